@@ -1,0 +1,183 @@
+//! A `config.json`, read key by key: a value of the wrong kind is an error that names the key, an
+//! absent or null one takes the default that the family has in Transformers.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::model::config::{Rotary, RotaryScaling};
+
+/// A parsed `config.json` (or `generation_config.json`) and where it came from.
+#[derive(Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    values: Map<String, Value>,
+}
+
+impl ConfigFile {
+    /// Parses a JSON object.
+    ///
+    /// # Errors
+    /// If the bytes are anything else.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<ConfigFile> {
+        let values = serde_json::from_slice(bytes).map_err(|error| Error::Config {
+            file: path.to_path_buf(),
+            problem: format!("is not the JSON object that it should be: {error}"),
+        })?;
+        Ok(ConfigFile { path: path.to_path_buf(), values })
+    }
+
+    /// An error about this file.
+    pub fn problem(&self, problem: impl Into<String>) -> Error {
+        Error::Config { file: self.path.clone(), problem: problem.into() }
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.values.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Whether a key is there and not null.
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    fn wrong(&self, key: &str, value: &Value, expected: &str) -> Error {
+        self.problem(format!("{key} is {value}, expected {expected}"))
+    }
+
+    /// A whole number that a `usize` holds.
+    ///
+    /// # Errors
+    /// If it is something else, or absent without a default.
+    pub fn size(&self, key: &str, default: Option<usize>) -> Result<usize> {
+        match (self.get(key), default) {
+            (Some(value), _) => value
+                .as_u64()
+                .and_then(|value| usize::try_from(value).ok())
+                .ok_or_else(|| self.wrong(key, value, "a whole number")),
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(self.problem(format!("{key} is missing"))),
+        }
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// If it is something else, or absent without a default.
+    pub fn number(&self, key: &str, default: Option<f64>) -> Result<f64> {
+        match (self.get(key), default) {
+            (Some(value), _) => value.as_f64().ok_or_else(|| self.wrong(key, value, "a number")),
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(self.problem(format!("{key} is missing"))),
+        }
+    }
+
+    /// True or false.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false")),
+            None => Ok(default),
+        }
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// If it is something else, or absent without a default.
+    pub fn text(&self, key: &str, default: Option<&str>) -> Result<String> {
+        match (self.get(key), default) {
+            (Some(value), _) => {
+                value.as_str().map(str::to_owned).ok_or_else(|| self.wrong(key, value, "a text"))
+            }
+            (None, Some(default)) => Ok(default.into()),
+            (None, None) => Err(self.problem(format!("{key} is missing"))),
+        }
+    }
+
+    /// Token numbers: one, a list, or none.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        match self.get(key) {
+            None => Some(vec![]),
+            Some(Value::Array(ids)) => ids.iter().map(id).collect::<Option<_>>(),
+            Some(value) => id(value).map(|id| vec![id]),
+        }
+        .ok_or_else(|| self.wrong(key, &self.values[key], "a token number or a list of them"))
+    }
+
+    /// An object inside, under the same file's name; `None` where absent.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn object(&self, key: &str) -> Result<Option<ConfigFile>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(values)) => {
+                Ok(Some(ConfigFile { path: self.path.clone(), values: values.clone() }))
+            }
+            Some(value) => Err(self.wrong(key, value, "an object")),
+        }
+    }
+
+    /// The type in which the weights were saved: `torch_dtype`, or `dtype` since Transformers 5.
+    ///
+    /// # Errors
+    /// If it is not a text.
+    pub fn saved_dtype(&self) -> Result<Option<String>> {
+        let key = if self.has("dtype") { "dtype" } else { "torch_dtype" };
+        if self.has(key) { self.text(key, None).map(Some) } else { Ok(None) }
+    }
+
+    /// Rotary positions in both spellings: `rope_theta` and `rope_scaling`, or `rope_parameters`
+    /// since Transformers 5.
+    ///
+    /// # Errors
+    /// If the type is unknown or a value that it needs is missing or out of range.
+    pub fn rotary(&self, default_base: f64, context: usize) -> Result<Rotary> {
+        let default_base = self.number("rope_theta", Some(default_base))?;
+        let parameters = match self.object("rope_parameters")? {
+            Some(parameters) => Some(parameters),
+            None => self.object("rope_scaling")?,
+        };
+        let Some(parameters) = parameters else {
+            return Ok(Rotary { base: default_base, scaling: RotaryScaling::None });
+        };
+        let base = parameters.number("rope_theta", Some(default_base))?;
+        if parameters.number("partial_rotary_factor", Some(1.0))? != 1.0 {
+            return Err(self.problem("partial_rotary_factor other than 1 is not implemented for this family"));
+        }
+        let kind_key = if parameters.has("rope_type") { "rope_type" } else { "type" };
+        let positive = |key: &str| -> Result<f64> {
+            let value = parameters.number(key, None)?;
+            if value > 0.0 && value.is_finite() {
+                Ok(value)
+            } else {
+                Err(parameters.problem(format!("{key} is {value}, expected a positive number")))
+            }
+        };
+        let scaling = match parameters.text(kind_key, Some("default"))?.as_str() {
+            "default" => RotaryScaling::None,
+            "linear" => RotaryScaling::Linear { factor: positive("factor")? },
+            "llama3" => RotaryScaling::Llama3 {
+                factor: positive("factor")?,
+                low_frequency_factor: positive("low_freq_factor")?,
+                high_frequency_factor: positive("high_freq_factor")?,
+                original_context: parameters
+                    .number("original_max_position_embeddings", Some(context as f64))?,
+            },
+            other => {
+                return Err(self.problem(format!(
+                    "rope_type {other:?} is not implemented; known: default, linear, llama3"
+                )));
+            }
+        };
+        Ok(Rotary { base, scaling })
+    }
+}

@@ -1,0 +1,167 @@
+//! Where a model comes from and what it is: a folder of files becomes a [`Checkpoint`], which has
+//! been checked, and that a [`Decoder`] with its weights in place.
+
+pub mod families;
+pub mod generation_config;
+pub mod source;
+pub mod tokenizer;
+pub mod weights;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::Device;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::kernels::Pool;
+use crate::kernels::matmul::ElementType;
+use crate::kernels::threads::available_threads;
+use crate::model::{Decoder, KernelChoice, ModelConfig, Ops, Parameter, ParameterSource};
+use families::{ConfigFile, Family};
+pub use generation_config::GenerationConfig;
+use source::Source;
+pub use tokenizer::{Encoded, Tokenizer};
+use weights::{NamedWeights, Weights};
+
+/// A model's files, opened and checked, its weights not yet read.
+pub struct Checkpoint {
+    source: Source,
+    family: &'static Family,
+    config: ModelConfig,
+    config_digest: String,
+    generation: GenerationConfig,
+    tokenizer: Option<Tokenizer>,
+    weights: Weights,
+}
+
+/// How to load a checkpoint's weights.
+#[derive(Clone)]
+pub struct LoadOptions {
+    pub device: Device,
+    pub kernels: KernelChoice,
+    /// How weights are held; `None`: as the checkpoint holds them.
+    pub element: Option<ElementType>,
+    /// Threads that work on the CPU.
+    pub threads: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> LoadOptions {
+        LoadOptions {
+            device: Device::Cpu,
+            kernels: KernelChoice::Native,
+            element: None,
+            threads: available_threads(),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Opens a folder in Hugging Face layout: `config.json`, `model.safetensors` (or shards with
+    /// their index), and where they are there `tokenizer.json` and `generation_config.json`.
+    ///
+    /// ```no_run
+    /// use attend::{Checkpoint, LoadOptions};
+    ///
+    /// # fn main() -> attend::Result<()> {
+    /// let checkpoint = Checkpoint::open("SmolLM2-135M-Instruct".as_ref())?;
+    /// let decoder = checkpoint.load(&LoadOptions::default())?;
+    /// println!("{} parameters", decoder.config().parameter_count());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// With the first file that is missing, damaged, or does not fit the others.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let source = Source::folder(path)?;
+        let config_path = source.path("config.json");
+        let config_bytes = source.read("config.json")?.unwrap_or_default();
+        let config_file = ConfigFile::parse(&config_path, &config_bytes)?;
+        let family = families::family_of(&config_file)?;
+        let config = family.translate(&config_file)?;
+        let generation_file = source
+            .read("generation_config.json")?
+            .map(|bytes| ConfigFile::parse(&source.path("generation_config.json"), &bytes))
+            .transpose()?;
+        let generation = GenerationConfig::read(&config_file, generation_file.as_ref())?;
+        let weights = Weights::open(&source)?;
+        let named = NamedWeights { weights: &weights, name: family.tensor_name };
+        for (parameter, shape) in config.parameters() {
+            named.parameter(parameter, &shape)?;
+        }
+        let tokenizer = source
+            .read("tokenizer.json")?
+            .map(|bytes| Tokenizer::parse(&source.path("tokenizer.json"), &bytes, config.vocabulary))
+            .transpose()?;
+        let config_digest = Sha256::digest(&config_bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Checkpoint { source, family, config, config_digest, generation, tokenizer, weights })
+    }
+
+    /// Reads the weights into a decoder.
+    ///
+    /// # Errors
+    /// If there is no memory for them, or a device refuses.
+    pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
+        let element = options.element.unwrap_or(self.element());
+        let pool = Arc::new(Pool::new(options.threads));
+        let ops = Ops::new(options.device.clone(), options.kernels, element, pool)?;
+        let named = NamedWeights { weights: &self.weights, name: self.family.tensor_name };
+        Decoder::new(self.config.clone(), ops, &named)
+    }
+
+    /// The model's name: its folder's.
+    pub fn name(&self) -> String {
+        self.source.name()
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// SHA-256 of config.json, in hexadecimal.
+    pub fn config_digest(&self) -> &str {
+        &self.config_digest
+    }
+
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// If the folder has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer
+            .as_ref()
+            .ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
+    }
+
+    /// How the checkpoint holds its weights: the embedding's type.
+    pub fn element(&self) -> ElementType {
+        let name = (self.family.tensor_name)(Parameter::Embedding);
+        self.weights.element(&name).unwrap_or(ElementType::F32)
+    }
+
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Tensors in the files that the model does not use. Any but a buffer or a tied head means
+    /// that the config and the weights may not belong together.
+    pub fn unused_tensors(&self) -> Vec<String> {
+        let mut used: std::collections::HashSet<String> =
+            self.config.parameters().iter().map(|(parameter, _)| (self.family.tensor_name)(*parameter)).collect();
+        used.insert((self.family.tensor_name)(Parameter::OutputHead));
+        let mut unused: Vec<String> = self
+            .weights
+            .names()
+            .filter(|name| !used.contains(*name) && !(self.family.is_buffer)(name))
+            .map(str::to_owned)
+            .collect();
+        unused.sort_unstable();
+        unused
+    }
+}

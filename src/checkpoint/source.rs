@@ -1,0 +1,169 @@
+//! Where a model comes from: a Hugging Face folder, as a list of files. Every later stage asks a
+//! [`Source`] for a file by name and does not know what is behind it.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A place that holds a model's files.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A folder in Hugging Face layout.
+    Folder(PathBuf),
+}
+
+/// The bytes of a file; a weights file is mapped, not read.
+pub enum Bytes {
+    Mapped(memmap2::Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(bytes) => bytes,
+        }
+    }
+}
+
+const HOW_TO_CONVERT: &str = "convert it in Python with \
+    `AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)`";
+
+impl Source {
+    /// A folder that holds a `config.json`.
+    ///
+    /// # Errors
+    /// If there is no such folder, or it is something else, with what to do about it.
+    pub fn folder(path: &Path) -> Result<Source> {
+        let not_a_model = |problem: &str, hint: &str| {
+            Err(Error::NotAModel { path: path.to_path_buf(), problem: problem.into(), hint: hint.into() })
+        };
+        if !path.exists() {
+            return not_a_model(
+                "there is no such folder",
+                "give a folder that holds config.json, tokenizer.json and model.safetensors",
+            );
+        }
+        if path.is_file() {
+            let is_pickle = path.extension().is_some_and(|e| ["bin", "pth", "pt", "ckpt"].iter().any(|p| e == *p));
+            return if is_pickle {
+                not_a_model("a PyTorch pickle, which can run code when it is read, is not loaded", HOW_TO_CONVERT)
+            } else {
+                not_a_model("is a file", "give the folder that holds config.json and model.safetensors")
+            };
+        }
+        if !path.join("config.json").is_file() {
+            return not_a_model(
+                "the folder has no config.json",
+                "a model folder holds config.json, tokenizer.json and model.safetensors",
+            );
+        }
+        Ok(Source::Folder(path.to_path_buf()))
+    }
+
+    /// What to call the model: the folder's name.
+    pub fn name(&self) -> String {
+        let Source::Folder(folder) = self;
+        let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        whole.file_name().map_or_else(|| whole.display().to_string(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The path of a file, for messages too.
+    pub fn path(&self, file: &str) -> PathBuf {
+        let Source::Folder(folder) = self;
+        folder.join(file)
+    }
+
+    /// A small file, read whole; `None` where there is none.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read.
+    pub fn read(&self, file: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path(file);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(&path, "read")(error)),
+        }
+    }
+
+    /// A weights file, mapped.
+    ///
+    /// # Errors
+    /// If it is missing or cannot be mapped.
+    pub fn map(&self, file: &str) -> Result<Bytes> {
+        let path = self.path(file);
+        let opened = File::open(&path).map_err(Error::io(&path, "open"))?;
+        let len = opened.metadata().map_err(Error::io(&path, "read the size of"))?.len();
+        if len == 0 {
+            return Ok(Bytes::Owned(Vec::new()));
+        }
+        // SAFETY: the file is only read. Another program that shortens it meanwhile would end this
+        // process with SIGBUS; reading instead of mapping would cost the model's size in memory.
+        let map = unsafe { memmap2::Mmap::map(&opened) };
+        Ok(Bytes::Mapped(map.map_err(Error::io(&path, "map into memory"))?))
+    }
+
+    /// The weights files: `model.safetensors`, or those that the index names.
+    ///
+    /// # Errors
+    /// If there are none, or the index is no index, or names a file outside the folder or one that
+    /// is missing.
+    pub fn weight_files(&self) -> Result<Vec<String>> {
+        const WHOLE: &str = "model.safetensors";
+        const INDEX: &str = "model.safetensors.index.json";
+        let Source::Folder(folder) = self;
+        if self.path(WHOLE).is_file() {
+            return Ok(vec![WHOLE.into()]);
+        }
+        let Some(index) = self.read(INDEX)? else {
+            let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"]
+                .iter()
+                .find(|file| self.path(file).exists());
+            return Err(Error::NotAModel {
+                path: folder.clone(),
+                problem: match pickle {
+                    Some(file) => format!("the weights are a PyTorch pickle ({file}), which can run code when it is read"),
+                    None => format!("the folder has neither {WHOLE} nor {INDEX}"),
+                },
+                hint: match pickle {
+                    Some(_) => HOW_TO_CONVERT.into(),
+                    None => "fetch the weights into it".into(),
+                },
+            });
+        };
+        self.shards(&index, &self.path(INDEX))
+    }
+
+    fn shards(&self, index: &[u8], path: &Path) -> Result<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: std::collections::BTreeMap<String, String>,
+        }
+        let problem = |problem: String| Error::Config { file: path.to_path_buf(), problem };
+        let index: Index = serde_json::from_slice(index).map_err(|e| problem(format!("is no shard index: {e}")))?;
+        let files: std::collections::BTreeSet<String> = index.weight_map.into_values().collect();
+        if files.is_empty() {
+            return Err(problem("its weight_map is empty, expected a file name for each tensor".into()));
+        }
+        for file in &files {
+            let parts: Vec<Component<'_>> = Path::new(file).components().collect();
+            if !matches!(parts[..], [Component::Normal(_)]) || file.contains('\\') {
+                return Err(problem(format!("names the shard {file:?}, expected a file beside the index")));
+            }
+            if !self.path(file).is_file() {
+                return Err(Error::NotAModel {
+                    path: self.path(file),
+                    problem: "this shard, which model.safetensors.index.json names, is missing".into(),
+                    hint: "fetch it into the folder".into(),
+                });
+            }
+        }
+        Ok(files.into_iter().collect())
+    }
+}

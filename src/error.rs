@@ -1,0 +1,69 @@
+//! The library's one error type. Every message says what is wrong, where, what was expected and,
+//! where there is something to try, what.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong. The fields are data, so that a caller or a test can match them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A request that cannot be met, whatever the files hold.
+    #[error("{0}")]
+    Usage(String),
+
+    #[error("{path}: cannot {action}: {source}", path = path.display())]
+    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+
+    /// Something at `path` is not a model, or lacks a part of one.
+    #[error("{path}: {problem}; {hint}", path = path.display())]
+    NotAModel { path: PathBuf, problem: String, hint: String },
+
+    #[error("{file}: {problem}", file = file.display())]
+    Config { file: PathBuf, problem: String },
+
+    /// A weights file that is not what its header or its name promises.
+    #[error("{file}: {problem}; is the file whole? Compare its size with the original's, or fetch it again", file = file.display())]
+    Weights { file: PathBuf, problem: String },
+
+    #[error("{file}: tensor {name} is missing; the config asks for it: are the weights and the config from the same model?", file = file.display())]
+    TensorMissing { file: PathBuf, name: String },
+
+    #[error("{file}: tensor {name} has shape {found:?}, expected {expected:?} from config.json; are the weights and the config from the same model?", file = file.display())]
+    ShapeMismatch { file: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
+
+    #[error("{file}: tensor {name} holds {found}, expected F32, F16 or BF16; convert the checkpoint to one of these", file = file.display())]
+    TensorType { file: PathBuf, name: String, found: String },
+
+    #[error("{file}: {problem}", file = file.display())]
+    Tokenizer { file: PathBuf, problem: String },
+
+    #[error("the model has no tokenizer ({path} is missing); give token numbers with --prompt-ids", path = path.display())]
+    NoTokenizer { path: PathBuf },
+
+    /// More positions than the cache, or the model, has.
+    #[error("{needed} tokens do not fit the context of {context}; {hint}")]
+    ContextFull { needed: usize, context: usize, hint: String },
+
+    #[error("token {id} is outside the vocabulary of {vocabulary} tokens")]
+    TokenOutOfRange { id: u32, vocabulary: usize },
+
+    /// The model computed an infinity or something that is no number.
+    #[error("{place} gave values that are not finite, at positions {first} to {last}: the weights there may be damaged (NaN or infinite), or overflow in {dtype}; try --dtype f32, or fetch the weights again")]
+    NotFinite { place: String, first: usize, last: usize, dtype: &'static str },
+
+    #[error("{path}: {problem}", path = path.display())]
+    Dump { path: PathBuf, problem: String },
+
+    #[error("tensor operation failed: {0}")]
+    Candle(#[from] candle_core::Error),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::Io`], ready for `map_err`.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io { path, action, source }
+    }
+}

@@ -1,0 +1,566 @@
+//! Scaled dot-product attention over the key/value cache: softmax(QKᵀ/√dₖ)V.
+//!
+//! Both products are [tiles](super::tile): the cache keeps keys in panels of 32 positions and
+//! values in panels of 32 columns, so scores need no horizontal sums and nothing is packed again.
+//! Query heads that share a key/value head lie in the same tiles and read its keys once.
+//!
+//! Keys are taken in chunks of 256 positions. Each chunk gives, for each row, its largest score
+//! *m*, its sum *l* of exp(score − m) and its weighted sum of values; the chunks are then combined
+//! in order (Milakov and Gimelshein 2018). Chunk borders are absolute positions, so the result
+//! does not depend on threads, on the number of rows, or on whether maps are captured; capturing
+//! only keeps the exponentials, which the final *m* and *l* turn into the map.
+
+// As in `simd`: unsafe because of the CPU's instructions and raw pointers within checked slices.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+use super::simd::{Simd, dispatch};
+use super::threads::SharedSlice;
+use super::tile::{TILE_ROWS, TileArgs, packed_tile_f32, strided_tile};
+use super::{Isa, PANEL, Pool};
+
+/// Keys whose softmax is taken together; a multiple of [`PANEL`].
+const CHUNK: usize = 256;
+
+/// The keys and values of one layer, allocated once for `capacity` positions and written in place.
+///
+/// Keys: `[kv_heads][capacity/32][head_dim][32]`; values: `[kv_heads][head_dim/32][capacity][32]`.
+pub struct LayerCache {
+    shape: CacheShape,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CacheShape {
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Positions.
+    pub capacity: usize,
+}
+
+impl CacheShape {
+    fn key_head(&self) -> usize {
+        self.capacity.next_multiple_of(PANEL) * self.head_dim
+    }
+
+    fn value_panel(&self) -> usize {
+        self.capacity * PANEL
+    }
+
+    fn value_panels(&self) -> usize {
+        self.head_dim.div_ceil(PANEL)
+    }
+}
+
+impl LayerCache {
+    /// An empty cache. The memory is zero, and touched only as positions are written.
+    pub fn new(shape: CacheShape) -> LayerCache {
+        LayerCache {
+            shape,
+            keys: vec![0.0; shape.kv_heads * shape.key_head()],
+            values: vec![0.0; shape.kv_heads * shape.value_panels() * shape.value_panel()],
+        }
+    }
+
+    pub fn shape(&self) -> CacheShape {
+        self.shape
+    }
+
+    /// Writes the keys and values of consecutive positions. In row *i* of `rows`, `row_len` long,
+    /// keys `[kv_heads][head_dim]` start at `keys_at` and values at `values_at`.
+    ///
+    /// # Panics
+    /// If positions pass the capacity or a row is too short.
+    pub fn write(&mut self, first: usize, rows: &[f32], row_len: usize, keys_at: usize, values_at: usize) {
+        let CacheShape { kv_heads, head_dim, capacity } = self.shape;
+        assert!(first + rows.len() / row_len <= capacity, "positions past the cache's capacity");
+        for (position, row) in (first..).zip(rows.chunks_exact(row_len)) {
+            for head in 0..kv_heads {
+                let key = &row[keys_at + head * head_dim..][..head_dim];
+                let start = head * self.shape.key_head() + position / PANEL * head_dim * PANEL + position % PANEL;
+                for (dim, value) in key.iter().enumerate() {
+                    self.keys[start + dim * PANEL] = *value;
+                }
+                let value = &row[values_at + head * head_dim..][..head_dim];
+                for (panel, value) in value.chunks(PANEL).enumerate() {
+                    let panel = head * self.shape.value_panels() + panel;
+                    let start = panel * self.shape.value_panel() + position * PANEL;
+                    self.values[start..start + value.len()].copy_from_slice(value);
+                }
+            }
+        }
+    }
+}
+
+/// Queries of one step, and what they may see.
+#[derive(Clone, Copy)]
+pub struct Queries<'a> {
+    /// `[tokens][row_len]`; each row starts with the queries `[heads][head_dim]`, already turned by
+    /// their positions.
+    pub rows: &'a [f32],
+    pub row_len: usize,
+    /// Query heads: a multiple of the cache's key/value heads.
+    pub heads: usize,
+    /// Position of the first row.
+    pub first: usize,
+    /// Positions in the cache that count.
+    pub keys: usize,
+    /// Whether a query sees only keys at or before its position.
+    pub causal: bool,
+    /// 1/√dₖ.
+    pub scale: f32,
+}
+
+impl Queries<'_> {
+    fn tokens(&self) -> usize {
+        self.rows.len() / self.row_len
+    }
+
+    /// How many keys a row of the step sees.
+    fn visible(&self, token: usize) -> usize {
+        if self.causal { self.keys.min(self.first + token + 1) } else { self.keys }
+    }
+}
+
+/// Attends; `out` is `[tokens][heads · head_dim]`. With `map`, `[heads][tokens][keys]`, writes the
+/// softmax weights too; the result is the same bit for bit.
+///
+/// # Panics
+/// If lengths disagree.
+pub fn attend(
+    isa: Isa,
+    pool: &Pool,
+    cache: &LayerCache,
+    queries: Queries<'_>,
+    out: &mut [f32],
+    map: Option<&mut [f32]>,
+) {
+    let shape = cache.shape;
+    let tokens = queries.tokens();
+    let group = queries.heads / shape.kv_heads;
+    assert!(queries.heads == group * shape.kv_heads && queries.keys <= shape.capacity);
+    assert_eq!(out.len(), tokens * queries.heads * shape.head_dim);
+    if let Some(map) = &map {
+        assert_eq!(map.len(), queries.heads * tokens * queries.keys);
+    }
+    let map = map.map(|map| {
+        map.fill(0.0);
+        SharedSlice::new(map)
+    });
+    let out = SharedSlice::new(out);
+    let job = Job { isa, cache, queries, group, out, map };
+    let rows = tokens * group;
+    let tiles = shape.kv_heads * rows.div_ceil(TILE_ROWS);
+    let chunks = queries.keys.div_ceil(CHUNK);
+    if chunks > 1 && tiles < 4 * pool.threads() {
+        job.run_split_by_chunks(pool, tiles, chunks);
+    } else {
+        pool.for_each(tiles, 1, |index| {
+            let tile = job.tile(index);
+            let mut running = Partial::empty(shape);
+            let mut chunk_maximum = vec![[0f32; TILE_ROWS]; if job.map.is_some() { chunks } else { 0 }];
+            let mut partial = Partial::empty(shape);
+            for chunk in 0..job.chunks_seen(&tile) {
+                job.chunk(&tile, chunk, &mut partial);
+                if let Some(maximum) = chunk_maximum.get_mut(chunk) {
+                    *maximum = partial.maximum;
+                }
+                running.combine(&partial, tile.rows);
+            }
+            job.finish(&tile, &running, &chunk_maximum);
+        });
+    }
+}
+
+/// Rows of one tile: neighbours in the order token, then query head of the group.
+struct Tile {
+    kv_head: usize,
+    first_row: usize,
+    rows: usize,
+    /// Their queries, scaled, `[head_dim][rows]`.
+    packed: Vec<f32>,
+}
+
+/// What one chunk of keys contributes to the rows of a tile.
+#[derive(Clone)]
+struct Partial {
+    maximum: [f32; TILE_ROWS],
+    sum: [f32; TILE_ROWS],
+    /// `[rows][head_dim, padded to 32]`
+    values: Vec<f32>,
+}
+
+impl Partial {
+    fn empty(shape: CacheShape) -> Partial {
+        Partial {
+            maximum: [f32::NEG_INFINITY; TILE_ROWS],
+            sum: [0.0; TILE_ROWS],
+            values: vec![0.0; TILE_ROWS * shape.value_panels() * PANEL],
+        }
+    }
+
+    /// Adds the next chunk. A row that sees nothing of it has sum 0 there and is left alone.
+    fn combine(&mut self, next: &Partial, rows: usize) {
+        let width = self.values.len() / TILE_ROWS;
+        for row in 0..rows {
+            if next.sum[row] == 0.0 {
+                continue;
+            }
+            let maximum = self.maximum[row].max(next.maximum[row]);
+            let old = (self.maximum[row] - maximum).exp();
+            let new = (next.maximum[row] - maximum).exp();
+            self.maximum[row] = maximum;
+            self.sum[row] = self.sum[row] * old + next.sum[row] * new;
+            let values = &mut self.values[row * width..(row + 1) * width];
+            for (value, next) in values.iter_mut().zip(&next.values[row * width..(row + 1) * width]) {
+                *value = *value * old + next * new;
+            }
+        }
+    }
+}
+
+struct Job<'a> {
+    isa: Isa,
+    cache: &'a LayerCache,
+    queries: Queries<'a>,
+    /// Query heads for each key/value head.
+    group: usize,
+    out: SharedSlice<f32>,
+    map: Option<SharedSlice<f32>>,
+}
+
+impl Job<'_> {
+    /// Few rows, many keys (a generated token): chunks are shared out among the threads, and
+    /// combined in order afterwards.
+    fn run_split_by_chunks(&self, pool: &Pool, tiles: usize, chunks: usize) {
+        let tiles: Vec<Tile> = (0..tiles).map(|index| self.tile(index)).collect();
+        let mut partials = vec![Partial::empty(self.cache.shape); tiles.len() * chunks];
+        let shared = SharedSlice::new(&mut partials);
+        pool.for_each(tiles.len() * chunks, 1, |task| {
+            let (tile, chunk) = (&tiles[task / chunks], task % chunks);
+            if chunk < self.chunks_seen(tile) {
+                // SAFETY: each partial is written by one task.
+                self.chunk(tile, chunk, unsafe { &mut shared.part(task, 1)[0] });
+            }
+        });
+        for (tile, partials) in tiles.iter().zip(partials.chunks_exact(chunks)) {
+            let mut running = Partial::empty(self.cache.shape);
+            for partial in partials {
+                running.combine(partial, tile.rows);
+            }
+            let maximum: Vec<_> = partials.iter().map(|partial| partial.maximum).collect();
+            self.finish(tile, &running, &maximum);
+        }
+    }
+
+    fn tile(&self, index: usize) -> Tile {
+        let rows_in_head = self.queries.tokens() * self.group;
+        let tiles_in_head = rows_in_head.div_ceil(TILE_ROWS);
+        let (kv_head, first_row) = (index / tiles_in_head, index % tiles_in_head * TILE_ROWS);
+        let rows = TILE_ROWS.min(rows_in_head - first_row);
+        let head_dim = self.cache.shape.head_dim;
+        let mut packed = vec![0.0; head_dim * rows];
+        for row in 0..rows {
+            let (token, head) = self.token_and_head(kv_head, first_row + row);
+            let query = &self.queries.rows[token * self.queries.row_len + head * head_dim..][..head_dim];
+            for (dim, value) in query.iter().enumerate() {
+                packed[dim * rows + row] = value * self.queries.scale;
+            }
+        }
+        Tile { kv_head, first_row, rows, packed }
+    }
+
+    fn token_and_head(&self, kv_head: usize, row: usize) -> (usize, usize) {
+        (row / self.group, kv_head * self.group + row % self.group)
+    }
+
+    /// How many keys a row of a tile sees.
+    fn visible(&self, tile: &Tile, row: usize) -> usize {
+        self.queries.visible((tile.first_row + row) / self.group)
+    }
+
+    /// Chunks that the last, furthest-seeing row of a tile needs.
+    fn chunks_seen(&self, tile: &Tile) -> usize {
+        self.visible(tile, tile.rows - 1).div_ceil(CHUNK)
+    }
+
+    /// One chunk of keys for one tile.
+    fn chunk(&self, tile: &Tile, chunk: usize, partial: &mut Partial) {
+        let shape = self.cache.shape;
+        let first_key = chunk * CHUNK;
+        let keys = self.visible(tile, tile.rows - 1).min(first_key + CHUNK) - first_key;
+        let mut scores = [0f32; TILE_ROWS * CHUNK];
+        let key_head = &self.cache.keys[tile.kv_head * shape.key_head()..][..shape.key_head()];
+        for panel in 0..keys.div_ceil(PANEL) {
+            let keys = &key_head[(first_key / PANEL + panel) * shape.head_dim * PANEL..][..shape.head_dim * PANEL];
+            let args = TileArgs {
+                rows: tile.rows,
+                depth: shape.head_dim,
+                x: tile.packed.as_ptr(),
+                panel: keys.as_ptr(),
+                // SAFETY: panel < CHUNK / PANEL, so the tile's 32 columns lie inside each row of scores.
+                out: unsafe { scores.as_mut_ptr().add(panel * PANEL) },
+                out_row: CHUNK,
+            };
+            // SAFETY: packed is [head_dim][rows], the panel [head_dim][32], scores [12][CHUNK].
+            unsafe { packed_tile_f32(self.isa, args) };
+        }
+        for row in 0..tile.rows {
+            let seen = self.visible(tile, row).saturating_sub(first_key).min(keys);
+            let scores = &mut scores[row * CHUNK..(row + 1) * CHUNK];
+            scores[seen..].fill(f32::NEG_INFINITY);
+            (partial.maximum[row], partial.sum[row]) = if seen == 0 {
+                scores.fill(0.0);
+                (f32::NEG_INFINITY, 0.0)
+            } else {
+                // SAFETY: CHUNK is a whole number of vectors on every tier.
+                unsafe { softmax_row(self.isa, scores) }
+            };
+            if let Some(map) = &self.map {
+                let (token, head) = self.token_and_head(tile.kv_head, tile.first_row + row);
+                let start = (head * self.queries.tokens() + token) * self.queries.keys + first_key;
+                // SAFETY: each row and chunk of the map belongs to one task.
+                unsafe { map.part(start, seen) }.copy_from_slice(&scores[..seen]);
+            }
+        }
+        let width = shape.value_panels() * PANEL;
+        for panel in 0..shape.value_panels() {
+            let values = &self.cache.values[(tile.kv_head * shape.value_panels() + panel) * shape.value_panel()..]
+                [first_key * PANEL..(first_key + keys) * PANEL];
+            let args = TileArgs {
+                rows: tile.rows,
+                depth: keys,
+                x: scores.as_ptr(),
+                panel: values.as_ptr(),
+                // SAFETY: values of a partial are [12][value_panels · 32].
+                out: unsafe { partial.values.as_mut_ptr().add(panel * PANEL) },
+                out_row: width,
+            };
+            // SAFETY: scores are [rows][CHUNK] with keys ≤ CHUNK, the panel [keys][32].
+            unsafe { weighted_values(self.isa, args) };
+        }
+    }
+
+    /// Divides by the sum; turns kept exponentials into the map.
+    fn finish(&self, tile: &Tile, running: &Partial, chunk_maximum: &[[f32; TILE_ROWS]]) {
+        let head_dim = self.cache.shape.head_dim;
+        let width = running.values.len() / TILE_ROWS;
+        for row in 0..tile.rows {
+            let (token, head) = self.token_and_head(tile.kv_head, tile.first_row + row);
+            let scale = 1.0 / running.sum[row];
+            // SAFETY: each token and head is finished by one task.
+            let out = unsafe { self.out.part((token * self.queries.heads + head) * head_dim, head_dim) };
+            for (out, value) in out.iter_mut().zip(&running.values[row * width..]) {
+                *out = value * scale;
+            }
+            let Some(map) = &self.map else { continue };
+            let start = (head * self.queries.tokens() + token) * self.queries.keys;
+            // SAFETY: each row of the map is finished by one task.
+            let map = unsafe { map.part(start, self.visible(tile, row)) };
+            for (weights, maximum) in map.chunks_mut(CHUNK).zip(chunk_maximum) {
+                let factor = (maximum[row] - running.maximum[row]).exp() * scale;
+                weights.iter_mut().for_each(|weight| *weight *= factor);
+            }
+        }
+    }
+}
+
+dispatch!(
+    /// A tile whose x is a tile of scores, rows [`CHUNK`] apart.
+    ///
+    /// # Safety
+    /// As for tiles in general: the pointers of `args` are valid for its shape.
+    fn weighted_values = self::weighted_values_body [] (args: TileArgs<f32>)
+);
+
+#[inline(always)]
+unsafe fn weighted_values_body<S: Simd>(args: TileArgs<f32>) {
+    strided_tile::<S, CHUNK>(args);
+}
+
+dispatch!(
+    /// Replaces scores by exp(score − maximum); answers the maximum and the sum of the results.
+    ///
+    /// # Safety
+    /// The slice is a whole number of vectors long.
+    fn softmax_row = self::softmax_row_body [] (scores: &mut [f32]) -> (f32, f32)
+);
+
+#[inline(always)]
+unsafe fn softmax_row_body<S: Simd>(scores: &mut [f32]) -> (f32, f32) {
+    let mut largest = S::splat(f32::NEG_INFINITY);
+    for scores in scores.chunks_exact(S::LANES) {
+        largest = S::max(S::load(scores.as_ptr()), largest);
+    }
+    let maximum = S::maximum(largest);
+    let shift = S::splat(-maximum);
+    let mut sum = S::splat(0.0);
+    for scores in scores.chunks_exact_mut(S::LANES) {
+        let weight = S::exp(S::add(S::load(scores.as_ptr()), shift));
+        S::store(scores.as_mut_ptr(), weight);
+        sum = S::add(sum, weight);
+    }
+    (maximum, S::sum(sum))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| (((i + seed) * 7919 % 1013) as f32 - 506.0) / 300.0).collect()
+    }
+
+    struct Case {
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        depth: usize,
+        tokens: usize,
+        causal: bool,
+    }
+
+    impl Case {
+        fn row_len(&self) -> usize {
+            (self.heads + 2 * self.kv_heads) * self.head_dim
+        }
+
+        fn keys(&self) -> usize {
+            self.depth + self.tokens
+        }
+
+        /// Rows of query, key, value for every position; only the last `tokens` rows are queries.
+        fn rows(&self) -> Vec<f32> {
+            values(self.keys() * self.row_len(), self.head_dim)
+        }
+
+        fn cache(&self, rows: &[f32]) -> LayerCache {
+            let mut cache = LayerCache::new(CacheShape {
+                kv_heads: self.kv_heads,
+                head_dim: self.head_dim,
+                capacity: self.keys() + 3,
+            });
+            let keys_at = self.heads * self.head_dim;
+            cache.write(0, rows, self.row_len(), keys_at, keys_at + self.kv_heads * self.head_dim);
+            cache
+        }
+
+        fn queries<'a>(&self, rows: &'a [f32], first: usize, tokens: usize) -> Queries<'a> {
+            Queries {
+                rows: &rows[first * self.row_len()..(first + tokens) * self.row_len()],
+                row_len: self.row_len(),
+                heads: self.heads,
+                first,
+                keys: if self.causal { first + tokens } else { self.keys() },
+                causal: self.causal,
+                scale: 1.0 / (self.head_dim as f32).sqrt(),
+            }
+        }
+
+        /// softmax(QKᵀ/√dₖ)V in f64: weights `[heads][tokens][keys]`, out `[tokens][heads · head_dim]`.
+        fn defined(&self, rows: &[f32]) -> (Vec<f64>, Vec<f64>) {
+            let (d, group, len) = (self.head_dim, self.heads / self.kv_heads, self.row_len());
+            let mut map = vec![0f64; self.heads * self.tokens * self.keys()];
+            let mut out = vec![0f64; self.tokens * self.heads * d];
+            for head in 0..self.heads {
+                let key_at = (self.heads + head / group) * d;
+                let value_at = key_at + self.kv_heads * d;
+                for token in 0..self.tokens {
+                    let query = &rows[(self.depth + token) * len + head * d..][..d];
+                    let seen = if self.causal { self.depth + token + 1 } else { self.keys() };
+                    let scores: Vec<f64> = (0..seen)
+                        .map(|k| {
+                            let key = &rows[k * len + key_at..][..d];
+                            query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
+                                / (d as f64).sqrt()
+                        })
+                        .collect();
+                    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+                    for (k, score) in scores.iter().enumerate() {
+                        let weight = (score - largest).exp() / sum;
+                        map[(head * self.tokens + token) * self.keys() + k] = weight;
+                        for i in 0..d {
+                            out[(token * self.heads + head) * d + i] += weight * f64::from(rows[k * len + value_at + i]);
+                        }
+                    }
+                }
+            }
+            (map, out)
+        }
+    }
+
+    const CASES: [Case; 7] = [
+        Case { heads: 1, kv_heads: 1, head_dim: 2, depth: 0, tokens: 1, causal: true },
+        Case { heads: 4, kv_heads: 2, head_dim: 16, depth: 0, tokens: 24, causal: true },
+        Case { heads: 9, kv_heads: 3, head_dim: 64, depth: 30, tokens: 5, causal: true },
+        Case { heads: 3, kv_heads: 1, head_dim: 40, depth: 700, tokens: 1, causal: true },
+        Case { heads: 4, kv_heads: 4, head_dim: 32, depth: 250, tokens: 20, causal: true },
+        Case { heads: 2, kv_heads: 1, head_dim: 8, depth: 0, tokens: 300, causal: false },
+        Case { heads: 26, kv_heads: 1, head_dim: 4, depth: 3, tokens: 2, causal: true },
+    ];
+
+    #[test]
+    fn attention_agrees_with_its_definition_on_every_tier() {
+        let pool = Pool::new(2);
+        for isa in Isa::available() {
+            for (number, case) in CASES.iter().enumerate() {
+                let rows = case.rows();
+                let cache = case.cache(&rows);
+                let mut out = vec![f32::NAN; case.tokens * case.heads * case.head_dim];
+                let mut map = vec![f32::NAN; case.heads * case.tokens * case.keys()];
+                attend(isa, &pool, &cache, case.queries(&rows, case.depth, case.tokens), &mut out, Some(&mut map));
+                let (expected_map, expected_out) = case.defined(&rows);
+                for (ours, expected) in map.iter().zip(&expected_map) {
+                    assert!((f64::from(*ours) - expected).abs() < 2e-6, "{isa} case {number}: {ours} for {expected}");
+                }
+                for (ours, expected) in out.iter().zip(&expected_out) {
+                    assert!((f64::from(*ours) - expected).abs() < 1e-5, "{isa} case {number}: {ours} for {expected}");
+                }
+                for row in map.chunks_exact(case.keys()) {
+                    let sum: f64 = row.iter().map(|w| f64::from(*w)).sum();
+                    assert!((sum - 1.0).abs() < 1e-5, "{isa} case {number}: a row sums to {sum}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_capture_and_company_do_not_change_a_bit() {
+        for isa in Isa::available() {
+            for case in CASES.iter().filter(|case| case.causal) {
+                let rows = case.rows();
+                let cache = case.cache(&rows);
+                let width = case.heads * case.head_dim;
+                let mut expected = vec![0f32; case.tokens * width];
+                let whole = case.queries(&rows, case.depth, case.tokens);
+                attend(isa, &Pool::new(1), &cache, whole, &mut expected, None);
+                let pool = Pool::new(3);
+                let mut out = vec![0f32; expected.len()];
+                let mut map = vec![0f32; case.heads * case.tokens * case.keys()];
+                attend(isa, &pool, &cache, whole, &mut out, Some(&mut map));
+                assert_eq!(out, expected, "{isa}: capture or threads changed the result");
+                for token in 0..case.tokens {
+                    let mut alone = vec![0f32; width];
+                    let query = case.queries(&rows, case.depth + token, 1);
+                    attend(isa, &pool, &cache, query, &mut alone, None);
+                    assert_eq!(alone, expected[token * width..(token + 1) * width], "{isa}: token {token} alone");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_key_is_not_made_quiet() {
+        let case = &CASES[2];
+        let mut rows = case.rows();
+        rows[case.heads * case.head_dim] = f32::NAN;
+        let cache = case.cache(&rows);
+        for isa in Isa::available() {
+            let mut out = vec![0f32; case.tokens * case.heads * case.head_dim];
+            let queries = case.queries(&rows, case.depth, case.tokens);
+            attend(isa, &Pool::new(1), &cache, queries, &mut out, None);
+            assert!(out.iter().any(|value| value.is_nan()), "{isa}");
+        }
+    }
+}

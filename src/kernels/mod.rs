@@ -1,0 +1,21 @@
+//! The hot CPU code, behind safe functions that take slices and shapes and know nothing of models.
+//!
+//! [`matmul`] is most of the work; [`attention`] is two of its tiles with a softmax between;
+//! [`elementwise`] is the rest. [`simd`] holds the vector tiers, [`threads`] the pool. Everything
+//! here has a composition of candle operations beside it in `model::ops` (`--kernels reference`).
+//!
+//! **Batch-invariant.** Every sum runs in one fixed order whatever the number of rows, threads or
+//! pieces, so a prompt in one pass, in pieces and token by token gives the same bits.
+
+pub mod attention;
+pub mod elementwise;
+pub mod matmul;
+pub mod simd;
+pub mod threads;
+mod tile;
+
+pub use simd::Isa;
+pub use threads::Pool;
+
+/// Rows of a matrix that lie together in memory: one panel (see [`matmul::PackedMatrix`]).
+pub const PANEL: usize = 32;

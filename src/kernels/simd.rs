@@ -1,0 +1,468 @@
+//! Vectors of f32 in three tiers: plain Rust, AVX2 with FMA and F16C, AVX-512.
+//!
+//! Kernels are written once over [`Simd`] and compiled once per tier; [`Isa`] says which tier to
+//! run. An [`Isa`] value exists only for a tier that this CPU has, so passing one is the proof
+//! that the vector code may run.
+
+// Every method here is `unsafe` for one reason: its instructions must exist on the CPU, which
+// `Isa` proves. Blocks of their own around each intrinsic would repeat that sentence 60 times.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// An instruction set that this CPU has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Isa(Tier);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tier {
+    Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// Every tier of this CPU, from the plain one to the best.
+    pub fn available() -> Vec<Isa> {
+        #[allow(unused_mut)]
+        let mut found = vec![Isa(Tier::Plain)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
+                found.push(Isa(Tier::Avx2));
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    found.push(Isa(Tier::Avx512));
+                }
+            }
+        }
+        found
+    }
+
+    /// The best tier, or the one that the environment variable `ATTEND_ISA` names.
+    ///
+    /// # Errors
+    /// If `ATTEND_ISA` names a tier that does not exist or that this CPU lacks.
+    pub fn detect() -> Result<Isa> {
+        let available = Self::available();
+        match std::env::var("ATTEND_ISA") {
+            Err(_) => Ok(available[available.len() - 1]),
+            Ok(name) => {
+                available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
+                    let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+                    Error::Usage(format!(
+                        "ATTEND_ISA is {name:?}, but this CPU offers {}; unset it to take the best",
+                        names.join(", ")
+                    ))
+                })
+            }
+        }
+    }
+
+    /// `plain`, `avx2` or `avx512`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Tier::Plain => "plain",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512 => "avx512",
+        }
+    }
+
+    pub(super) fn tier(self) -> Tier {
+        self.0
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Compiles a generic kernel `$body::<S>` once per tier and makes `$name(isa, …)` choose among
+/// them. The body must be `#[inline(always)]`, so that it takes on the tier's features.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident = $body:path [$($generic:ty),*] ($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)?) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name(isa: $crate::kernels::simd::Isa, $($arg: $type),*) $(-> $ret)? {
+            use $body as body;
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn avx2($($arg: $type),*) $(-> $ret)? {
+                // SAFETY: the caller's promises are passed on unchanged.
+                unsafe { body::<$crate::kernels::simd::Avx2, $($generic),*>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn avx512($($arg: $type),*) $(-> $ret)? {
+                // SAFETY: the caller's promises are passed on unchanged.
+                unsafe { body::<$crate::kernels::simd::Avx512, $($generic),*>($($arg),*) }
+            }
+            // SAFETY: an `Isa` exists only where the CPU has its instructions.
+            unsafe {
+                match isa.tier() {
+                    $crate::kernels::simd::Tier::Plain => {
+                        body::<$crate::kernels::simd::Plain, $($generic),*>($($arg),*)
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::kernels::simd::Tier::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::kernels::simd::Tier::Avx512 => avx512($($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(super) use dispatch;
+
+/// A vector of `LANES` f32 and what the kernels do with it.
+///
+/// # Safety
+/// Every method may run only where the tier's instructions exist; pointers must be valid for
+/// `LANES` elements (they need no alignment).
+pub(super) trait Simd: Copy + 'static {
+    type Vector: Copy;
+    const LANES: usize;
+
+    unsafe fn splat(value: f32) -> Self::Vector;
+    unsafe fn load(from: *const f32) -> Self::Vector;
+    unsafe fn load_bf16(from: *const half::bf16) -> Self::Vector;
+    unsafe fn load_f16(from: *const half::f16) -> Self::Vector;
+    unsafe fn store(to: *mut f32, value: Self::Vector);
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger one; `b` where either is NaN.
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a · b + c`; rounded once, except in the plain tier.
+    unsafe fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// The nearest integer.
+    unsafe fn round(a: Self::Vector) -> Self::Vector;
+    /// 2ⁿ for integral n in −126..=127.
+    unsafe fn power_of_two(n: Self::Vector) -> Self::Vector;
+    /// 0 where `x < limit`, `value` elsewhere (also where `x` is NaN).
+    unsafe fn zero_below(x: Self::Vector, limit: Self::Vector, value: Self::Vector) -> Self::Vector;
+    unsafe fn sum(a: Self::Vector) -> f32;
+    unsafe fn maximum(a: Self::Vector) -> f32;
+
+    /// eˣ, relative error below 2⁻²²; 0 below −87.3 (and for −∞), e⁸⁸ above 88, NaN for NaN.
+    ///
+    /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial of degree 7.
+    #[inline(always)]
+    unsafe fn exp(x: Self::Vector) -> Self::Vector {
+        let lowest = Self::splat(-87.3);
+        // In this order of operands, a NaN goes through.
+        let clamped = Self::negate(Self::max(Self::splat(-88.0), Self::negate(Self::max(lowest, x))));
+        let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
+        // ln 2 in two parts, the first with trailing zeros, so that n·ln 2 loses nothing.
+        let r = Self::fma(n, Self::splat(-0.693_359_4), clamped);
+        let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
+        let mut p = Self::splat(1.0 / 5040.0);
+        for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = Self::fma(p, r, Self::splat(coefficient));
+        }
+        Self::zero_below(x, lowest, Self::mul(p, Self::power_of_two(n)))
+    }
+
+    #[inline(always)]
+    unsafe fn negate(a: Self::Vector) -> Self::Vector {
+        Self::mul(a, Self::splat(-1.0))
+    }
+}
+
+/// Arrays of eight: whatever the compiler makes of them on this architecture.
+#[derive(Clone, Copy)]
+pub(super) struct Plain;
+
+#[inline(always)]
+fn zip(a: [f32; 8], b: [f32; 8], op: impl Fn(f32, f32) -> f32) -> [f32; 8] {
+    std::array::from_fn(|lane| op(a[lane], b[lane]))
+}
+
+impl Simd for Plain {
+    type Vector = [f32; 8];
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> [f32; 8] {
+        [value; 8]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> [f32; 8] {
+        from.cast::<[f32; 8]>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const half::bf16) -> [f32; 8] {
+        let bits = from.cast::<[u16; 8]>().read_unaligned();
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const half::f16) -> [f32; 8] {
+        let bits = from.cast::<[u16; 8]>().read_unaligned();
+        bits.map(|bits| half::f16::from_bits(bits).to_f32_const())
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: [f32; 8]) {
+        to.cast::<[f32; 8]>().write_unaligned(value);
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn max(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+    }
+    #[inline(always)]
+    unsafe fn round(a: [f32; 8]) -> [f32; 8] {
+        a.map(f32::round_ties_even)
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(n: [f32; 8]) -> [f32; 8] {
+        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn zero_below(x: [f32; 8], limit: [f32; 8], value: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|lane| if x[lane] < limit[lane] { 0.0 } else { value[lane] })
+    }
+    #[inline(always)]
+    unsafe fn sum(a: [f32; 8]) -> f32 {
+        let four: [f32; 4] = std::array::from_fn(|lane| a[lane] + a[lane + 4]);
+        (four[0] + four[2]) + (four[1] + four[3])
+    }
+    #[inline(always)]
+    unsafe fn maximum(a: [f32; 8]) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Simd;
+
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx2;
+
+    impl Simd for Avx2 {
+        type Vector = __m256;
+        const LANES: usize = 8;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> __m256 {
+            _mm256_set1_ps(value)
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m256 {
+            _mm256_loadu_ps(from)
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const half::bf16) -> __m256 {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))
+        }
+        #[inline(always)]
+        unsafe fn load_f16(from: *const half::f16) -> __m256 {
+            _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, value: __m256) {
+            _mm256_storeu_ps(to, value);
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            _mm256_add_ps(a, b)
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+            _mm256_mul_ps(a, b)
+        }
+        #[inline(always)]
+        unsafe fn div(a: __m256, b: __m256) -> __m256 {
+            _mm256_div_ps(a, b)
+        }
+        #[inline(always)]
+        unsafe fn max(a: __m256, b: __m256) -> __m256 {
+            _mm256_max_ps(a, b)
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+            _mm256_fmadd_ps(a, b, c)
+        }
+        #[inline(always)]
+        unsafe fn round(a: __m256) -> __m256 {
+            _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(n: __m256) -> __m256 {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23))
+        }
+        #[inline(always)]
+        unsafe fn zero_below(x: __m256, limit: __m256, value: __m256) -> __m256 {
+            _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), value)
+        }
+        #[inline(always)]
+        unsafe fn sum(a: __m256) -> f32 {
+            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+        #[inline(always)]
+        unsafe fn maximum(a: __m256) -> f32 {
+            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx512;
+
+    impl Simd for Avx512 {
+        type Vector = __m512;
+        const LANES: usize = 16;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> __m512 {
+            _mm512_set1_ps(value)
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m512 {
+            _mm512_loadu_ps(from)
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const half::bf16) -> __m512 {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))
+        }
+        #[inline(always)]
+        unsafe fn load_f16(from: *const half::f16) -> __m512 {
+            _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, value: __m512) {
+            _mm512_storeu_ps(to, value);
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            _mm512_add_ps(a, b)
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+            _mm512_mul_ps(a, b)
+        }
+        #[inline(always)]
+        unsafe fn div(a: __m512, b: __m512) -> __m512 {
+            _mm512_div_ps(a, b)
+        }
+        #[inline(always)]
+        unsafe fn max(a: __m512, b: __m512) -> __m512 {
+            _mm512_max_ps(a, b)
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+            _mm512_fmadd_ps(a, b, c)
+        }
+        #[inline(always)]
+        unsafe fn round(a: __m512) -> __m512 {
+            _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(n: __m512) -> __m512 {
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23))
+        }
+        #[inline(always)]
+        unsafe fn zero_below(x: __m512, limit: __m512, value: __m512) -> __m512 {
+            _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value)
+        }
+        #[inline(always)]
+        unsafe fn sum(a: __m512) -> f32 {
+            _mm512_reduce_add_ps(a)
+        }
+        #[inline(always)]
+        unsafe fn maximum(a: __m512) -> f32 {
+            _mm512_reduce_max_ps(a)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(always)]
+    unsafe fn exp_body<S: Simd>(values: &[f32], out: &mut [f32]) {
+        for (from, to) in values.chunks_exact(S::LANES).zip(out.chunks_exact_mut(S::LANES)) {
+            S::store(to.as_mut_ptr(), S::exp(S::load(from.as_ptr())));
+        }
+    }
+    dispatch!(fn exp_all = self::exp_body [] (values: &[f32], out: &mut [f32]));
+
+    #[test]
+    fn exp_is_within_its_bound_on_every_tier() {
+        let values: Vec<f32> = (0..16_000).map(|i| -87.25 + i as f32 * 0.010_95).collect();
+        for isa in Isa::available() {
+            let mut out = vec![f32::NAN; values.len()];
+            // SAFETY: both slices are the same whole number of vectors long.
+            unsafe { exp_all(isa, &values, &mut out) };
+            for (x, y) in values.iter().zip(&out) {
+                let expected = f64::from(*x).exp();
+                let relative = (f64::from(*y) - expected).abs() / expected;
+                assert!(relative < 2f64.powi(-22), "{isa}: exp({x}) = {y}, relative error {relative:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn exp_of_masked_scores_is_exactly_zero_and_nan_stays() {
+        let mut values = [f32::NEG_INFINITY; 16];
+        values[3] = -1e30;
+        values[5] = 0.0;
+        values[9] = f32::NAN;
+        for isa in Isa::available() {
+            let mut out = [f32::NAN; 16];
+            // SAFETY: sixteen is a whole number of vectors on every tier.
+            unsafe { exp_all(isa, &values, &mut out) };
+            for (lane, y) in out.iter().enumerate() {
+                match lane {
+                    5 => assert_eq!(*y, 1.0, "{isa}"),
+                    9 => assert!(y.is_nan(), "{isa}: NaN became {y}"),
+                    _ => assert_eq!(*y, 0.0, "{isa}: lane {lane}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The tile: a few rows times one panel of 32 columns. Every matrix product ends up here.
+//!
+//! `out[row][column] = Σₖ x[row][k] · panel[k][column]`, summed over k in order, one fused
+//! multiply-add at a time: the same bits whatever the number of rows in the tile, on AVX2 and
+//! AVX-512 alike. Error: at most k·ε·Σ|x·w|.
+
+// As in `simd`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+use super::PANEL;
+use super::simd::{Simd, dispatch};
+
+/// The most rows of a tile.
+pub(super) const TILE_ROWS: usize = 12;
+
+/// What a panel may hold.
+pub(super) trait Element: Copy + 'static {
+    /// Loads one vector, widened to f32.
+    ///
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load<S: Simd>(from: *const Self) -> S::Vector;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const f32) -> S::Vector {
+        S::load(from)
+    }
+}
+
+impl Element for half::bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const half::bf16) -> S::Vector {
+        S::load_bf16(from)
+    }
+}
+
+impl Element for half::f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const half::f16) -> S::Vector {
+        S::load_f16(from)
+    }
+}
+
+/// Where a tile reads and writes. `x[row][k]` is at `x + row·x_row + k·x_step`, the panel is
+/// `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
+#[derive(Clone, Copy)]
+pub(super) struct TileArgs<W> {
+    pub rows: usize,
+    pub depth: usize,
+    pub x: *const f32,
+    pub panel: *const W,
+    pub out: *mut f32,
+    pub out_row: usize,
+}
+
+dispatch!(
+    /// A tile whose x is packed `[depth][rows]`.
+    ///
+    /// # Safety
+    /// The pointers of `args` must be valid for what [`TileArgs`] says; `rows` is 1..=12.
+    pub(super) fn packed_tile_f32 = self::packed_body [f32] (args: TileArgs<f32>)
+);
+dispatch!(
+    /// As [`packed_tile_f32`].
+    ///
+    /// # Safety
+    /// As [`packed_tile_f32`].
+    pub(super) fn packed_tile_bf16 = self::packed_body [half::bf16] (args: TileArgs<half::bf16>)
+);
+dispatch!(
+    /// As [`packed_tile_f32`].
+    ///
+    /// # Safety
+    /// As [`packed_tile_f32`].
+    pub(super) fn packed_tile_f16 = self::packed_body [half::f16] (args: TileArgs<half::f16>)
+);
+
+dispatch!(
+    /// Widens a panel.
+    ///
+    /// # Safety
+    /// The slices are equally long, a multiple of 32.
+    pub(super) fn widen_bf16 = self::widen_body [half::bf16] (from: &[half::bf16], to: &mut [f32])
+);
+dispatch!(
+    /// As [`widen_bf16`].
+    ///
+    /// # Safety
+    /// As [`widen_bf16`].
+    pub(super) fn widen_f16 = self::widen_body [half::f16] (from: &[half::f16], to: &mut [f32])
+);
+
+#[inline(always)]
+unsafe fn widen_body<S: Simd, W: Element>(from: &[W], to: &mut [f32]) {
+    for (from, to) in from.chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES)) {
+        S::store(to.as_mut_ptr(), W::load::<S>(from.as_ptr()));
+    }
+}
+
+#[inline(always)]
+unsafe fn packed_body<S: Simd, W: Element>(args: TileArgs<W>) {
+    macro_rules! rows {
+        ($($rows:literal)*) => {
+            match args.rows {
+                $($rows => tile::<S, W, $rows>(args, 1, $rows),)*
+                _ => unreachable!("a tile has 1 to 12 rows"),
+            }
+        };
+    }
+    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+/// A tile whose x is row-major with rows `X_ROW` elements apart; as [`packed_body`] otherwise.
+#[inline(always)]
+pub(super) unsafe fn strided_tile<S: Simd, const X_ROW: usize>(args: TileArgs<f32>) {
+    macro_rules! rows {
+        ($($rows:literal)*) => {
+            match args.rows {
+                $($rows => tile::<S, f32, $rows>(args, X_ROW, 1),)*
+                _ => unreachable!("a tile has 1 to 12 rows"),
+            }
+        };
+    }
+    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+/// Splits a tile so that its sums fit the registers: 24 of 32 on AVX-512, 12 of 16 on AVX2.
+#[inline(always)]
+pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>, x_row: usize, x_step: usize) {
+    if S::LANES == 16 {
+        return sums::<S, W, ROWS, 2>(args, x_row, x_step, 0, 0);
+    }
+    if ROWS <= 3 {
+        return sums::<S, W, ROWS, 4>(args, x_row, x_step, 0, 0);
+    }
+    let mut row = 0;
+    while row < ROWS {
+        let left = ROWS - row;
+        for column in [0, PANEL / 2] {
+            match left {
+                1 => sums::<S, W, 1, 2>(args, x_row, x_step, row, column),
+                2 => sums::<S, W, 2, 2>(args, x_row, x_step, row, column),
+                3 => sums::<S, W, 3, 2>(args, x_row, x_step, row, column),
+                4 => sums::<S, W, 4, 2>(args, x_row, x_step, row, column),
+                5 => sums::<S, W, 5, 2>(args, x_row, x_step, row, column),
+                _ => sums::<S, W, 6, 2>(args, x_row, x_step, row, column),
+            }
+        }
+        row += 6;
+    }
+}
+
+#[inline(always)]
+unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
+    args: TileArgs<W>,
+    x_row: usize,
+    x_step: usize,
+    first_row: usize,
+    first_column: usize,
+) {
+    let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
+    let mut panel = args.panel.add(first_column);
+    let mut x = args.x.add(first_row * x_row);
+    // One or two rows are bound by memory: ask for the panel's lines before they are needed.
+    let prefetch = ROWS <= 3;
+    for _ in 0..args.depth {
+        if prefetch {
+            prefetch_ahead(panel);
+        }
+        let mut weights = [S::splat(0.0); VECTORS];
+        for (vector, weights) in weights.iter_mut().enumerate() {
+            *weights = W::load::<S>(panel.add(vector * S::LANES));
+        }
+        for row in 0..ROWS {
+            let value = S::splat(*x.add(row * x_row));
+            for vector in 0..VECTORS {
+                sums[row][vector] = S::fma(value, weights[vector], sums[row][vector]);
+            }
+        }
+        panel = panel.add(PANEL);
+        x = x.add(x_step);
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        let out = args.out.add((first_row + row) * args.out_row + first_column);
+        for (vector, sum) in sums.iter().enumerate() {
+            S::store(out.add(vector * S::LANES), *sum);
+        }
+    }
+}
+
+/// Asks for the cache lines 4 KB ahead; a prefetch past the end of the panel is harmless.
+#[inline(always)]
+unsafe fn prefetch_ahead<W>(panel: *const W) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let ahead = panel.cast::<i8>().wrapping_add(4096);
+        _mm_prefetch(ahead, _MM_HINT_T0);
+        if std::mem::size_of::<W>() == 4 {
+            _mm_prefetch(ahead.wrapping_add(64), _MM_HINT_T0);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = panel;
+}

@@ -1,0 +1,72 @@
+//! Masked self-attention with grouped queries: softmax(QKᵀ/√dₖ)V (Vaswani et al. 2017; Ainslie et
+//! al. 2023), over the cache's keys and values.
+
+use candle_core::Tensor;
+
+use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
+use super::decoder::Step;
+use super::kv_cache::LayerKeysValues;
+use super::observer::AttentionObserver;
+use super::ops::{AttentionShape, Linear, Ops};
+use crate::error::Result;
+
+pub(super) struct Attention {
+    layer: usize,
+    shape: AttentionShape,
+    /// Query, key and value projections on top of one another.
+    query_key_value: Linear,
+    output: Linear,
+}
+
+impl Attention {
+    pub(super) fn new(
+        config: &ModelConfig,
+        ops: &Ops,
+        source: &dyn ParameterSource,
+        layer: usize,
+    ) -> Result<Attention> {
+        use LayerParameter::*;
+        let get = |parameter, shape: &[usize]| source.parameter(Parameter::Layer(layer, parameter), shape);
+        let (hidden, query, kv) = (config.hidden, config.query_width(), config.kv_width());
+        let weights = [get(Query, &[query, hidden])?, get(Key, &[kv, hidden])?, get(Value, &[kv, hidden])?];
+        let output = [get(AttentionOutput, &[hidden, query])?];
+        let (mut biases, mut output_bias) = (vec![], vec![]);
+        if config.attention_bias {
+            biases = vec![get(QueryBias, &[query])?, get(KeyBias, &[kv])?, get(ValueBias, &[kv])?];
+            output_bias = vec![get(AttentionOutputBias, &[hidden])?];
+        }
+        Ok(Attention {
+            layer,
+            shape: AttentionShape {
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                head_dim: config.head_dim,
+                scale: 1.0 / (config.head_dim as f32).sqrt(),
+            },
+            query_key_value: ops.linear_from(&weights, &biases)?,
+            output: ops.linear_from(&output, &output_bias)?,
+        })
+    }
+
+    /// `normed` and the result: `[tokens, hidden]`.
+    pub(super) fn forward(
+        &self,
+        ops: &Ops,
+        normed: &Tensor,
+        step: &Step,
+        cache: &mut LayerKeysValues,
+        observer: Option<&mut dyn AttentionObserver>,
+    ) -> Result<Tensor> {
+        // [tokens, (heads + 2 · kv_heads) · head_dim]
+        let projected = ops.linear(normed, &self.query_key_value)?;
+        let turned = ops.rotary(projected, &self.shape, step)?;
+        ops.append(&turned, &self.shape, step, cache)?;
+        // [tokens, heads · head_dim]
+        let attended = ops.attention(&turned, &self.shape, step, cache, self.layer, observer)?;
+        ops.linear(&attended, &self.output)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.query_key_value.bytes() + self.output.bytes()
+    }
+}

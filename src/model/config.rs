@@ -1,0 +1,218 @@
+//! What a decoder is made of: sizes, positions, and the parameters that it asks for by our names.
+//!
+//! A family (`checkpoint::families`) fills a [`ModelConfig`] from its `config.json`; the decoder
+//! reads nothing else.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::kernels::matmul::RawMatrix;
+
+/// The whole difference between one decoder and another.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelConfig {
+    /// The `model_type` it was translated from.
+    pub family: String,
+    pub vocabulary: usize,
+    pub hidden: usize,
+    /// Width of the gated layer of the MLP.
+    pub intermediate: usize,
+    pub layers: usize,
+    /// Query heads of a layer.
+    pub heads: usize,
+    /// Key/value heads of a layer; `heads` is a multiple.
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Positions that the model was made for.
+    pub context: usize,
+    /// ε of the RMS norms.
+    pub norm_epsilon: f64,
+    pub rotary: Rotary,
+    /// Biases on query, key, value and the attention's output projection.
+    pub attention_bias: bool,
+    /// Biases on the MLP's three projections.
+    pub mlp_bias: bool,
+    /// Whether the output head is the embedding.
+    pub tied_head: bool,
+}
+
+/// Rotary positions (Su et al. 2021): angle *i* of position *p* is p / baseᵢ, baseᵢ = base^(2i/head_dim).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rotary {
+    pub base: f64,
+    pub scaling: RotaryScaling,
+}
+
+/// How the angles are stretched for contexts longer than the model was first trained on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotaryScaling {
+    None,
+    /// Every angle divided by `factor` (Chen et al. 2023).
+    Linear {
+        factor: f64,
+    },
+    /// Llama 3.1: slow angles divided by `factor`, fast ones kept, those between interpolated.
+    Llama3 {
+        factor: f64,
+        low_frequency_factor: f64,
+        high_frequency_factor: f64,
+        original_context: f64,
+    },
+}
+
+/// A parameter, by our name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Parameter {
+    Embedding,
+    FinalNorm,
+    OutputHead,
+    Layer(usize, LayerParameter),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LayerParameter {
+    AttentionNorm,
+    Query,
+    Key,
+    Value,
+    AttentionOutput,
+    MlpNorm,
+    Gate,
+    Up,
+    Down,
+    QueryBias,
+    KeyBias,
+    ValueBias,
+    AttentionOutputBias,
+    GateBias,
+    UpBias,
+    DownBias,
+}
+
+impl fmt::Display for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Parameter::Embedding => f.write_str("embedding"),
+            Parameter::FinalNorm => f.write_str("final norm"),
+            Parameter::OutputHead => f.write_str("output head"),
+            Parameter::Layer(layer, parameter) => write!(f, "layer {layer} {parameter:?}"),
+        }
+    }
+}
+
+/// Where parameters come from: the checkpoint implements it.
+pub trait ParameterSource {
+    /// The values of a parameter, whose shape the source has checked against `shape`
+    /// (a vector is one row).
+    ///
+    /// # Errors
+    /// If it is missing or has another shape or type.
+    fn parameter(&self, parameter: Parameter, shape: &[usize]) -> Result<RawMatrix<'_>>;
+}
+
+impl ModelConfig {
+    /// Checks that the sizes make a decoder.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the first thing that is wrong; the caller knows the file.
+    pub fn validate(&self) -> Result<()> {
+        let problem = |text: String| Err(Error::Usage(text));
+        // Far beyond any model, and small enough that no product of sizes overflows.
+        const LARGEST: usize = 1 << 24;
+        for (name, size) in [
+            ("vocab_size", self.vocabulary),
+            ("hidden_size", self.hidden),
+            ("intermediate_size", self.intermediate),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("num_key_value_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+        ] {
+            if size == 0 || size > LARGEST {
+                return problem(format!("{name} is {size}, expected 1 to {LARGEST}"));
+            }
+        }
+        if self.layers > 10_000 {
+            return problem(format!("num_hidden_layers is {}, expected at most 10000", self.layers));
+        }
+        if self.context == 0 || self.context > 1 << 32 {
+            return problem(format!("max_position_embeddings is {}, expected 1 to 2³²", self.context));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return problem(format!(
+                "num_attention_heads is {}, expected a multiple of num_key_value_heads ({})",
+                self.heads, self.kv_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return problem(format!("head_dim is {}, expected an even number", self.head_dim));
+        }
+        if !(self.norm_epsilon >= 0.0 && self.norm_epsilon.is_finite()) {
+            return problem(format!("rms_norm_eps is {}, expected a small positive number", self.norm_epsilon));
+        }
+        if !(self.rotary.base > 0.0 && self.rotary.base.is_finite()) {
+            return problem(format!("rope_theta is {}, expected a positive number", self.rotary.base));
+        }
+        Ok(())
+    }
+
+    /// Width of all query heads together.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Every parameter that the decoder asks for, with its shape (a vector has one number).
+    pub fn parameters(&self) -> Vec<(Parameter, Vec<usize>)> {
+        use LayerParameter::*;
+        let (hidden, inner, query, kv) = (self.hidden, self.intermediate, self.query_width(), self.kv_width());
+        let mut all = vec![(Parameter::Embedding, vec![self.vocabulary, hidden])];
+        for layer in 0..self.layers {
+            let mut add = |parameter, shape: &[usize]| {
+                all.push((Parameter::Layer(layer, parameter), shape.to_vec()));
+            };
+            add(AttentionNorm, &[hidden]);
+            add(Query, &[query, hidden]);
+            add(Key, &[kv, hidden]);
+            add(Value, &[kv, hidden]);
+            add(AttentionOutput, &[hidden, query]);
+            add(MlpNorm, &[hidden]);
+            add(Gate, &[inner, hidden]);
+            add(Up, &[inner, hidden]);
+            add(Down, &[hidden, inner]);
+            if self.attention_bias {
+                add(QueryBias, &[query]);
+                add(KeyBias, &[kv]);
+                add(ValueBias, &[kv]);
+                add(AttentionOutputBias, &[hidden]);
+            }
+            if self.mlp_bias {
+                add(GateBias, &[inner]);
+                add(UpBias, &[inner]);
+                add(DownBias, &[hidden]);
+            }
+        }
+        all.push((Parameter::FinalNorm, vec![hidden]));
+        if !self.tied_head {
+            all.push((Parameter::OutputHead, vec![self.vocabulary, hidden]));
+        }
+        all
+    }
+
+    /// How many numbers the parameters hold.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Bytes that the keys and values of one position take in the cache, over all layers (f32).
+    pub fn cache_bytes_per_token(&self) -> usize {
+        self.layers * 2 * self.kv_width() * size_of::<f32>()
+    }
+}

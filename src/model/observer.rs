@@ -1,0 +1,67 @@
+//! How a caller sees attention as it happens: the model calls the trait, the caller implements it.
+
+use crate::error::Result;
+
+/// One forward pass, as an observer sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StepShape {
+    /// Position of the first query: the depth of the cache when the step starts.
+    pub first_query: usize,
+    pub queries: usize,
+    /// Positions in the cache when the step ends: `first_query + queries`.
+    pub keys: usize,
+}
+
+/// Some rows of one layer's attention map (*pattern* in TransformerLens): softmax weights, each
+/// row of which sums to 1.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionRows<'a> {
+    pub layer: usize,
+    /// Position of the first row's query.
+    pub first_query: usize,
+    pub heads: usize,
+    pub queries: usize,
+    /// Columns: keys from position 0. Those beyond (up to the step's `keys`) are all 0 here.
+    pub keys: usize,
+    /// `[heads, queries, keys]`
+    pub weights: &'a [f32],
+}
+
+impl AttentionRows<'_> {
+    /// The weights of one head, `[queries, keys]`.
+    pub fn head(&self, head: usize) -> &[f32] {
+        let size = self.queries * self.keys;
+        &self.weights[head * size..(head + 1) * size]
+    }
+}
+
+/// Receives attention maps while the model runs.
+///
+/// Rows come in blocks of queries, every layer's blocks in order, and layers in order. An error
+/// ends the forward pass and reaches its caller.
+pub trait AttentionObserver {
+    /// Asked before a layer does any work; `false` keeps it from making a map at all.
+    fn wants(&self, layer: usize) -> bool;
+
+    /// Receives rows of a layer.
+    ///
+    /// # Errors
+    /// The observer's own: a full disk, for one.
+    fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()>;
+
+    /// A forward pass begins.
+    ///
+    /// # Errors
+    /// The observer's own.
+    fn begin_step(&mut self, _step: StepShape) -> Result<()> {
+        Ok(())
+    }
+
+    /// The forward pass that began last is whole.
+    ///
+    /// # Errors
+    /// The observer's own.
+    fn end_step(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! The operations as compositions of candle's, on any device: the plain definition of what the
+//! kernels do, and what runs on CUDA.
+
+use candle_core::{D, DType, Device, Tensor};
+
+use super::AttentionShape;
+use crate::error::Result;
+use crate::model::decoder::Step;
+use crate::model::mask::Mask;
+use crate::model::observer::{AttentionObserver, AttentionRows};
+
+/// `[tokens, inputs] · [outputs, inputs]ᵀ`, in f32 on the CPU, in the weights' type elsewhere.
+pub(super) fn matmul(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if matches!(input.device(), Device::Cpu) {
+        return Ok(input.matmul(&weight.to_dtype(DType::F32)?.t()?)?);
+    }
+    Ok(input.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?)
+}
+
+pub(super) fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+    let halves = gate_up.chunk(2, D::Minus1)?;
+    Ok((halves[0].silu()? * &halves[1])?)
+}
+
+pub(super) fn rotary(rows: &Tensor, shape: &AttentionShape, step: &Step) -> Result<Tensor> {
+    let heads = shape.heads + shape.kv_heads;
+    let turning = heads * shape.head_dim;
+    let angles = (step.tokens, shape.head_dim / 2);
+    let cosines = Tensor::from_slice(&step.angles.cosines, angles, rows.device())?;
+    let sines = Tensor::from_slice(&step.angles.sines, angles, rows.device())?;
+    let turned = rows
+        .narrow(1, 0, turning)?
+        .reshape((1, step.tokens, heads, shape.head_dim))?
+        .transpose(1, 2)?
+        .contiguous()?;
+    let turned = candle_nn::rotary_emb::rope(&turned, &cosines, &sines)?
+        .transpose(1, 2)?
+        .reshape((step.tokens, turning))?;
+    Ok(Tensor::cat(&[&turned, &rows.narrow(1, turning, shape.kv_width())?], 1)?)
+}
+
+pub(super) fn append(
+    rows: &Tensor,
+    shape: &AttentionShape,
+    step: &Step,
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<()> {
+    let part = |at| -> Result<Tensor> {
+        Ok(rows
+            .narrow(1, at, shape.kv_width())?
+            .reshape((step.tokens, shape.kv_heads, shape.head_dim))?
+            .transpose(0, 1)?
+            .contiguous()?)
+    };
+    keys.slice_set(&part(shape.query_width())?, 1, step.depth)?;
+    values.slice_set(&part(shape.query_width() + shape.kv_width())?, 1, step.depth)?;
+    Ok(())
+}
+
+pub(super) fn attention(
+    rows: &Tensor,
+    shape: &AttentionShape,
+    step: &Step,
+    keys: &Tensor,
+    values: &Tensor,
+    layer: usize,
+    observer: Option<&mut dyn AttentionObserver>,
+) -> Result<Tensor> {
+    let AttentionShape { heads, kv_heads, head_dim, scale } = *shape;
+    let (tokens, seen) = (step.tokens, step.depth + step.tokens);
+    let group = heads / kv_heads;
+    // [kv_heads, group · tokens, head_dim]: the queries of a group meet their keys without a copy of them.
+    let queries = rows
+        .narrow(1, 0, shape.query_width())?
+        .reshape((tokens, heads, head_dim))?
+        .transpose(0, 1)?
+        .contiguous()?
+        .reshape((kv_heads, group * tokens, head_dim))?;
+    let scores = (queries.matmul(&keys.narrow(1, 0, seen)?.t()?)? * f64::from(scale))?;
+    let mut scores = scores.reshape((heads, tokens, seen))?;
+    if step.mask == Mask::Causal && tokens > 1 {
+        let masked = |query: usize, key: usize| if key > step.depth + query { f32::NEG_INFINITY } else { 0.0 };
+        let mask: Vec<f32> = (0..tokens).flat_map(|q| (0..seen).map(move |k| masked(q, k))).collect();
+        scores = scores.broadcast_add(&Tensor::from_vec(mask, (tokens, seen), rows.device())?)?;
+    }
+    let weights = candle_nn::ops::softmax_last_dim(&scores)?;
+    if let Some(observer) = observer {
+        let map = weights.flatten_all()?.to_vec1::<f32>()?;
+        observer.observe(AttentionRows {
+            layer,
+            first_query: step.depth,
+            heads,
+            queries: tokens,
+            keys: seen,
+            weights: &map,
+        })?;
+    }
+    let attended = weights.reshape((kv_heads, group * tokens, seen))?.matmul(&values.narrow(1, 0, seen)?)?;
+    Ok(attended.reshape((heads, tokens, head_dim))?.transpose(0, 1)?.reshape((tokens, heads * head_dim))?)
+}

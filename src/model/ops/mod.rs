@@ -1,0 +1,278 @@
+//! The one device seam: every operation that the forward pass asks for, once through `kernels` (the
+//! CPU) and once as a composition of candle's operations (CUDA, and `--kernels reference`).
+//!
+//! Nothing else in `model` asks which of the two runs.
+
+mod candle;
+mod cpu;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::decoder::Step;
+use super::kv_cache::LayerKeysValues;
+use super::observer::AttentionObserver;
+use crate::error::{Error, Result};
+use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
+use crate::kernels::{Isa, Pool, elementwise};
+
+/// Which code does the arithmetic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum KernelChoice {
+    /// Our kernels on the CPU, candle's operations on any other device.
+    #[default]
+    Native,
+    /// candle's operations alone, on every device: what the kernels are compared with.
+    Reference,
+}
+
+/// A device, and how weights are held there.
+pub struct Ops {
+    device: Device,
+    element: ElementType,
+    pool: Arc<Pool>,
+    /// `None`: candle's operations.
+    isa: Option<Isa>,
+}
+
+/// A projection `x·Wᵀ + b`, W `[outputs, inputs]`.
+pub(super) struct Linear {
+    weight: Weight,
+    /// `[outputs]`
+    bias: Option<Tensor>,
+}
+
+enum Weight {
+    Packed(PackedMatrix),
+    /// `[outputs, inputs]`
+    Candle(Tensor),
+}
+
+/// The weight of an RMS norm, `[hidden]`, and its ε.
+pub(super) struct Norm {
+    weight: Tensor,
+    epsilon: f32,
+}
+
+/// The sizes of one layer's attention.
+#[derive(Clone, Copy)]
+pub(super) struct AttentionShape {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// 1/√dₖ
+    pub scale: f32,
+}
+
+impl AttentionShape {
+    fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    fn row_len(&self) -> usize {
+        self.query_width() + 2 * self.kv_width()
+    }
+}
+
+impl Ops {
+    /// Operations on `device`, with weights held as `element`.
+    ///
+    /// # Errors
+    /// If `ATTEND_ISA` asks for vector instructions that this CPU lacks.
+    pub fn new(device: Device, choice: KernelChoice, element: ElementType, pool: Arc<Pool>) -> Result<Ops> {
+        let isa = match (choice, &device) {
+            (KernelChoice::Native, Device::Cpu) => Some(Isa::detect()?),
+            _ => None,
+        };
+        Ok(Ops { device, element, pool, isa })
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How weights are held.
+    pub fn element(&self) -> ElementType {
+        self.element
+    }
+
+    /// Threads that work on the CPU.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    pub fn uses_kernels(&self) -> bool {
+        self.isa.is_some()
+    }
+
+    /// What does the arithmetic, for people: `kernels avx512` or `candle`.
+    pub fn describe(&self) -> String {
+        match self.isa {
+            Some(isa) => format!("kernels {isa}"),
+            None => "candle".into(),
+        }
+    }
+
+    /// A projection from matrices on top of one another, and their biases (or none).
+    pub(super) fn linear_from(&self, weights: &[RawMatrix<'_>], biases: &[RawMatrix<'_>]) -> Result<Linear> {
+        let weight = match self.isa {
+            Some(_) => Weight::Packed(
+                PackedMatrix::pack(&self.pool, weights, self.element)
+                    .map_err(|error| Error::Usage(format!("no memory for the weights: {error}")))?,
+            ),
+            None => {
+                let parts = weights
+                    .iter()
+                    .map(|raw| self.tensor(raw)?.to_dtype(dtype(self.element)))
+                    .collect::<Result<Vec<_>, _>>()?;
+                Weight::Candle(Tensor::cat(&parts, 0)?)
+            }
+        };
+        let bias = match biases {
+            [] => None,
+            _ => {
+                let parts = biases
+                    .iter()
+                    .map(|raw| self.tensor(raw)?.flatten_all()?.to_dtype(DType::F32))
+                    .collect::<Result<Vec<_>, _>>()?;
+                Some(Tensor::cat(&parts, 0)?)
+            }
+        };
+        Ok(Linear { weight, bias })
+    }
+
+    /// A norm's weight; held in f32 whatever the matrices are held in.
+    pub(super) fn norm_from(&self, weight: RawMatrix<'_>, epsilon: f64) -> Result<Norm> {
+        let weight = self.tensor(&weight)?.flatten_all()?.to_dtype(DType::F32)?;
+        Ok(Norm { weight, epsilon: epsilon as f32 })
+    }
+
+    fn tensor(&self, raw: &RawMatrix<'_>) -> Result<Tensor, candle_core::Error> {
+        Tensor::from_raw_buffer(raw.bytes, dtype(raw.element), &[raw.rows, raw.columns], &self.device)
+    }
+
+    /// Rows of the embedding: `[tokens, hidden]` in f32.
+    pub(super) fn embed(&self, table: &Linear, tokens: &[u32]) -> Result<Tensor> {
+        match &table.weight {
+            Weight::Packed(matrix) => cpu::embed(matrix, tokens),
+            Weight::Candle(matrix) => {
+                let ids = Tensor::new(tokens, &self.device)?;
+                Ok(matrix.index_select(&ids, 0)?.to_dtype(DType::F32)?)
+            }
+        }
+    }
+
+    /// `[tokens, inputs]` → `[tokens, outputs]`.
+    pub(super) fn linear(&self, input: &Tensor, linear: &Linear) -> Result<Tensor> {
+        let product = match (&linear.weight, self.isa) {
+            (Weight::Packed(matrix), Some(isa)) => cpu::matmul(isa, &self.pool, input, matrix)?,
+            (Weight::Candle(matrix), _) => candle::matmul(input, matrix)?,
+            (Weight::Packed(_), None) => unreachable!("weights are packed only for the kernels"),
+        };
+        Ok(match &linear.bias {
+            Some(bias) => product.broadcast_add(bias)?,
+            None => product,
+        })
+    }
+
+    /// RMS norm of each row of `[tokens, hidden]`.
+    pub(super) fn rms_norm(&self, input: &Tensor, norm: &Norm) -> Result<Tensor> {
+        match self.isa {
+            Some(isa) => cpu::rms_norm(isa, &self.pool, input, &norm.weight, norm.epsilon),
+            None => Ok(candle_nn::ops::rms_norm(&input.contiguous()?, &norm.weight, norm.epsilon)?),
+        }
+    }
+
+    /// silu(gate) · up, from `[tokens, 2 · width]` to `[tokens, width]`.
+    pub(super) fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+        match self.isa {
+            Some(isa) => cpu::swiglu(isa, &self.pool, gate_up),
+            None => candle::swiglu(gate_up),
+        }
+    }
+
+    /// Turns the queries and keys of rows `[tokens, query ‖ key ‖ value]` by their positions.
+    pub(super) fn rotary(&self, rows: Tensor, shape: &AttentionShape, step: &Step) -> Result<Tensor> {
+        match self.isa {
+            Some(_) => cpu::rotary(rows, shape, &step.angles),
+            None => candle::rotary(&rows, shape, step),
+        }
+    }
+
+    /// Writes the keys and values of rows `[tokens, query ‖ key ‖ value]` behind the cache's.
+    pub(super) fn append(
+        &self,
+        rows: &Tensor,
+        shape: &AttentionShape,
+        step: &Step,
+        cache: &mut LayerKeysValues,
+    ) -> Result<()> {
+        match cache {
+            LayerKeysValues::Kernels(cache) => cpu::append(rows, shape, step, cache),
+            LayerKeysValues::Candle { keys, values } => candle::append(rows, shape, step, keys, values),
+        }
+    }
+
+    /// Attention of the rows' queries over the cache: `[tokens, heads · head_dim]`.
+    pub(super) fn attention(
+        &self,
+        rows: &Tensor,
+        shape: &AttentionShape,
+        step: &Step,
+        cache: &LayerKeysValues,
+        layer: usize,
+        observer: Option<&mut dyn AttentionObserver>,
+    ) -> Result<Tensor> {
+        match (cache, self.isa) {
+            (LayerKeysValues::Kernels(cache), Some(isa)) => {
+                cpu::attention(isa, &self.pool, rows, shape, step, cache, layer, observer)
+            }
+            (LayerKeysValues::Candle { keys, values }, _) => {
+                candle::attention(rows, shape, step, keys, values, layer, observer)
+            }
+            (LayerKeysValues::Kernels(_), None) => unreachable!("the cache was made by these operations"),
+        }
+    }
+
+    /// The residual connection.
+    pub(super) fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        Ok((a + b)?)
+    }
+
+    /// `[tokens, width]` → `[1, width]`.
+    pub(super) fn last_row(&self, rows: &Tensor) -> Result<Tensor> {
+        let (tokens, _) = rows.dims2()?;
+        Ok(rows.narrow(0, tokens - 1, 1)?)
+    }
+
+    pub(super) fn all_finite(&self, values: &Tensor) -> Result<bool> {
+        match &self.device {
+            Device::Cpu => cpu::read(values, elementwise::all_finite),
+            // Elsewhere one number crosses to the CPU: NaN and ∞ survive a product with 0 as NaN.
+            _ => Ok((values * 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0),
+        }
+    }
+}
+
+impl Linear {
+    /// Bytes of the weights (biases are too small to count).
+    pub(super) fn bytes(&self) -> usize {
+        match &self.weight {
+            Weight::Packed(matrix) => matrix.bytes(),
+            Weight::Candle(matrix) => matrix.elem_count() * matrix.dtype().size_in_bytes(),
+        }
+    }
+}
+
+fn dtype(element: ElementType) -> DType {
+    match element {
+        ElementType::F32 => DType::F32,
+        ElementType::Bf16 => DType::BF16,
+        ElementType::F16 => DType::F16,
+    }
+}
