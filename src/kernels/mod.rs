@@ -1,7 +1,7 @@
 //! The hot CPU code, behind safe functions that take slices and shapes and know nothing of models.
 //!
 //! [`matmul`] is most of the work; [`attention`] is two of its tiles with a softmax between;
-//! [`elementwise`] is the rest. [`simd`] holds the vector tiers, [`threads`] the pool. Everything
+//! [`elementwise`] is the rest; [`stream`] only measures memory. [`simd`] holds the vector tiers, [`threads`] the pool. Everything
 //! here has a composition of candle operations beside it in `model::ops` (`--kernels reference`).
 //!
 //! **Batch-invariant.** Every sum runs in one fixed order whatever the number of rows, threads or
@@ -11,6 +11,7 @@ pub mod attention;
 pub mod elementwise;
 pub mod matmul;
 pub mod simd;
+pub mod stream;
 pub mod threads;
 mod tile;
 

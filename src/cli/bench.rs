@@ -1,0 +1,215 @@
+//! `attend bench`: tokens per second in the manner of llama-bench, and beside them what no one
+//! else prints: the speed while capturing, bytes a token, and the share of the memory's bandwidth.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result};
+use attend::Checkpoint;
+use attend::capture::{AttentionDtype, Recorder, Selection};
+use attend::kernels::Isa;
+use attend::measure::{Speed, Test, TestKind, bandwidth, memory, run as time};
+use attend::model::{Decoder, Mask};
+use clap::{Args, ValueEnum};
+
+use super::bench_output::{Row, write_rows};
+use super::model_args::{Dtype, Kernels, device_name, open};
+use super::output::{interrupt_flag, note, print};
+use super::{Outcome, usage};
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Folder with config.json and model.safetensors
+    #[arg(short, long, value_name = "PATH")]
+    model: Option<std::path::PathBuf>,
+    /// Prompt tokens to read in one pass (a list; 0: none)
+    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
+    n_prompt: Vec<u32>,
+    /// Tokens to generate one at a time (a list; 0: none)
+    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "128")]
+    n_gen: Vec<u32>,
+    /// Tokens in the cache before the test (a list)
+    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    n_depth: Vec<u32>,
+    /// Repetitions
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    repetitions: u32,
+    /// Threads (a list) [default: the CPUs at hand]
+    #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+    /// How weights are held (a list) [default: as in the checkpoint]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    dtype: Vec<Dtype>,
+    /// Where to compute: cpu, cuda, cuda:N, or auto
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// Whose arithmetic: ours, or candle's operations alone
+    #[arg(long, value_enum, default_value_t = Kernels::Native)]
+    kernels: Kernels,
+    /// Leave out the runs that capture attention
+    #[arg(long)]
+    no_capture: bool,
+    /// How to print the rows
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Md,
+    Csv,
+    Json,
+    Jsonl,
+}
+
+pub fn run(args: BenchArgs) -> Result<Outcome> {
+    let checkpoint = open(args.model.as_deref())?;
+    let tests = args.tests(&checkpoint)?;
+    if cfg!(debug_assertions) {
+        note("warning: this is a debug build, many times slower; build with `cargo build --release`");
+    }
+    note("timed: forward passes alone, random tokens, after one warm-up that is not counted");
+    note("not timed: loading, tokenising, sampling, printing");
+    let interrupt = interrupt_flag();
+    let mut rows = Vec::new();
+    let dtypes: Vec<Option<Dtype>> =
+        if args.dtype.is_empty() { vec![None] } else { args.dtype.iter().copied().map(Some).collect() };
+    let threads: Vec<Option<u16>> =
+        if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
+    for threads in threads {
+        let mut measured = None;
+        for dtype in &dtypes {
+            let compute = super::model_args::ComputeArgs {
+                dtype: *dtype,
+                threads,
+                device: args.device.clone(),
+                kernels: args.kernels,
+            };
+            let options = compute.resolve()?;
+            // Before the weights: its gigabyte must not count as the model's memory.
+            let bandwidth = match measured {
+                Some(bandwidth) => bandwidth,
+                None => *measured.insert(bandwidth::measure(Isa::detect()?, options.threads)),
+            };
+            memory::reset_peak();
+            let decoder = checkpoint.load(&options)?;
+            for test in &tests {
+                if interrupt.load(Ordering::Relaxed) {
+                    break;
+                }
+                let go_on = || !interrupt.load(Ordering::Relaxed);
+                let row = args.measure(&checkpoint, &decoder, *test, bandwidth, &go_on)?;
+                if args.output == Format::Jsonl {
+                    print(&format!("{}\n", serde_json::to_string(&row)?))?;
+                }
+                rows.push(row);
+            }
+        }
+    }
+    rows.retain(|row| !row.tokens_per_second.samples.is_empty());
+    print(&write_rows(&rows, args.output)?)?;
+    Ok(if interrupt.load(Ordering::Relaxed) { Outcome::Interrupted } else { Outcome::Done })
+}
+
+impl BenchArgs {
+    /// The tests asked for, checked against the model's context.
+    fn tests(&self, checkpoint: &Checkpoint) -> Result<Vec<Test>> {
+        let mut tests = vec![];
+        for depth in &self.n_depth {
+            let depth = *depth as usize;
+            let kinds = self.n_prompt.iter().map(|n| TestKind::Prompt(*n as usize));
+            for kind in kinds.chain(self.n_gen.iter().map(|n| TestKind::Generation(*n as usize))) {
+                let test = Test { kind, depth };
+                if test.tokens() > 0 {
+                    tests.push(test);
+                }
+            }
+        }
+        if tests.is_empty() {
+            return Err(usage("nothing to measure: give -p or -n above 0"));
+        }
+        let context = checkpoint.config().context;
+        match tests.iter().find(|test| test.context() > context) {
+            Some(test) => Err(usage(format!(
+                "{test} needs {} tokens of context, and the model has {context}; lower -p, -n or -d",
+                test.context()
+            ))),
+            None => Ok(tests),
+        }
+    }
+
+    fn measure(
+        &self,
+        checkpoint: &Checkpoint,
+        decoder: &Decoder,
+        test: Test,
+        bandwidth: f64,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Row> {
+        let repetitions = self.repetitions as usize;
+        let plain = time(decoder, test, repetitions, || Ok(None::<Recorder>), go_on)?;
+        let peak = memory::peak();
+        let capturing = match self.no_capture {
+            true => None,
+            false => Some(capturing(checkpoint, decoder, test, repetitions, go_on)?),
+        };
+        let bytes = test.bytes_per_token(decoder);
+        let config = decoder.config();
+        Ok(Row {
+            version: env!("CARGO_PKG_VERSION"),
+            cpu: cpu_name(),
+            model: checkpoint.name(),
+            family: config.family.clone(),
+            parameters: config.parameter_count(),
+            dtype: decoder.ops().element().name(),
+            device: device_name(decoder.ops().device()),
+            kernels: decoder.ops().describe(),
+            threads: decoder.ops().threads(),
+            test: test.to_string(),
+            depth: test.depth,
+            bytes_per_token: bytes,
+            memory_bandwidth: bandwidth,
+            bandwidth_share: plain.mean * bytes as f64 / bandwidth,
+            peak_memory: peak,
+            tokens_per_second: plain,
+            tokens_per_second_capturing: capturing,
+        })
+    }
+}
+
+/// The same test while every layer and head is recorded, to a folder that is removed again.
+fn capturing(
+    checkpoint: &Checkpoint,
+    decoder: &Decoder,
+    test: Test,
+    repetitions: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Speed> {
+    let folder = tempfile::Builder::new()
+        .prefix("attend-bench-")
+        .tempdir()
+        .context("cannot make a temporary folder for the dump; --no-capture leaves these runs out")?;
+    let config = decoder.config();
+    let selection = Selection::all(config.layers, config.heads);
+    let manifest = Recorder::manifest(
+        checkpoint,
+        decoder.ops().element().name(),
+        &selection,
+        AttentionDtype::F32,
+        Mask::Causal,
+        0,
+        None,
+    );
+    let recorder = || Recorder::create(folder.path(), &manifest, selection.clone(), true).map(Some);
+    Ok(time(decoder, test, repetitions, recorder, go_on)?)
+}
+
+fn cpu_name() -> String {
+    std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|info| {
+            let line = info.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        })
+        .unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}

@@ -1,0 +1,148 @@
+//! Rows of `attend bench`, printed in five ways from one struct.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use attend::measure::Speed;
+use serde::Serialize;
+
+use super::bench::Format;
+use super::output::megabytes;
+
+/// One test of one model in one way.
+#[derive(Serialize)]
+pub struct Row {
+    /// attend's.
+    pub version: &'static str,
+    pub cpu: String,
+    pub model: String,
+    pub family: String,
+    pub parameters: usize,
+    /// How weights are held.
+    pub dtype: &'static str,
+    pub device: &'static str,
+    pub kernels: String,
+    pub threads: usize,
+    /// `pp512`, `tg128`, `tg128 @ d2048`.
+    pub test: String,
+    pub depth: usize,
+    pub tokens_per_second: Speed,
+    /// With every layer's and head's map written to disk.
+    pub tokens_per_second_capturing: Option<Speed>,
+    /// Weights, and keys and values, that a token reads at least.
+    pub bytes_per_token: usize,
+    /// Bytes a second, read sequentially with these threads.
+    pub memory_bandwidth: f64,
+    /// `bytes_per_token` · tokens per second ÷ `memory_bandwidth`.
+    pub bandwidth_share: f64,
+    /// Bytes, without capturing.
+    pub peak_memory: Option<u64>,
+}
+
+const HEADINGS: [&str; 9] =
+    ["model", "dtype", "threads", "test", "t/s", "t/s capturing", "MB/token", "of bandwidth", "peak memory"];
+
+impl Row {
+    fn cells(&self) -> [String; 9] {
+        let speed = |speed: &Speed| format!("{:.2} ± {:.2}", speed.mean, speed.deviation);
+        [
+            self.model.clone(),
+            self.dtype.into(),
+            self.threads.to_string(),
+            self.test.clone(),
+            speed(&self.tokens_per_second),
+            self.tokens_per_second_capturing.as_ref().map_or_else(|| "-".into(), speed),
+            format!("{:.2}", self.bytes_per_token as f64 / 1e6),
+            format!("{:.0} %", 100.0 * self.bandwidth_share),
+            self.peak_memory.map_or_else(|| "-".into(), megabytes),
+        ]
+    }
+}
+
+/// All rows in a format (for JSON lines nothing: those were printed as they came).
+pub fn write_rows(rows: &[Row], format: Format) -> Result<String> {
+    let cells: Vec<[String; 9]> = rows.iter().map(Row::cells).collect();
+    Ok(match format {
+        Format::Jsonl => String::new(),
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(rows)?),
+        Format::Md => markdown(&cells),
+        Format::Table => table(rows, &cells),
+        Format::Csv => csv(rows),
+    })
+}
+
+fn markdown(cells: &[[String; 9]]) -> String {
+    let mut out = format!("| {} |\n|{}\n", HEADINGS.join(" | "), " --- |".repeat(HEADINGS.len()));
+    for row in cells {
+        let _ = writeln!(out, "| {} |", row.join(" | "));
+    }
+    out
+}
+
+fn table(rows: &[Row], cells: &[[String; 9]]) -> String {
+    let width = |column: usize| {
+        let longest = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        longest.max(HEADINGS[column].chars().count())
+    };
+    let line = |cell: &dyn Fn(usize) -> String| -> String {
+        let cells: Vec<String> = (0..HEADINGS.len())
+            .map(|column| {
+                let text = cell(column);
+                let padding = " ".repeat(width(column) - text.chars().count());
+                // Names on the left, numbers on the right.
+                if column < 2 { format!("{text}{padding}") } else { format!("{padding}{text}") }
+            })
+            .collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let mut out = line(&|column| HEADINGS[column].into());
+    cells.iter().for_each(|row| out.push_str(&line(&|column| row[column].clone())));
+    if let Some(row) = rows.first() {
+        let _ = writeln!(
+            out,
+            "\n{}, {}, {} | memory bandwidth with {} threads: {:.1} GB/s",
+            row.cpu,
+            row.device,
+            row.kernels,
+            row.threads,
+            row.memory_bandwidth / 1e9
+        );
+    }
+    out
+}
+
+fn csv(rows: &[Row]) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let mut out = String::from(
+        "version,cpu,model,family,parameters,dtype,device,kernels,threads,test,depth,tokens_per_second,\
+         tokens_per_second_deviation,tokens_per_second_capturing,tokens_per_second_capturing_deviation,\
+         bytes_per_token,memory_bandwidth,bandwidth_share,peak_memory\n",
+    );
+    for row in rows {
+        let capturing = row.tokens_per_second_capturing.as_ref();
+        let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+        let fields = [
+            row.version.to_owned(),
+            quoted(&row.cpu),
+            quoted(&row.model),
+            quoted(&row.family),
+            row.parameters.to_string(),
+            row.dtype.into(),
+            row.device.into(),
+            quoted(&row.kernels),
+            row.threads.to_string(),
+            quoted(&row.test),
+            row.depth.to_string(),
+            row.tokens_per_second.mean.to_string(),
+            row.tokens_per_second.deviation.to_string(),
+            optional(capturing.map(|speed| speed.mean)),
+            optional(capturing.map(|speed| speed.deviation)),
+            row.bytes_per_token.to_string(),
+            row.memory_bandwidth.to_string(),
+            row.bandwidth_share.to_string(),
+            row.peak_memory.map_or_else(String::new, |peak| peak.to_string()),
+        ];
+        let _ = writeln!(out, "{}", fields.join(","));
+    }
+    out
+}

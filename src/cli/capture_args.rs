@@ -1,0 +1,74 @@
+//! Whether and what to record: `--attention DIR` and its selection.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use attend::Checkpoint;
+use attend::capture::{AttentionDtype, Recorder, Selection};
+use attend::generation::Sampling;
+use attend::kernels::matmul::ElementType;
+use attend::model::Mask;
+use clap::{Args, ValueEnum};
+
+use super::prompt_args::Prompt;
+
+#[derive(Args)]
+pub struct CaptureArgs {
+    /// Record attention maps into this folder, step by step
+    #[arg(long, value_name = "DIR")]
+    pub attention: Option<PathBuf>,
+    /// Layers to record, such as 0,5-8 [default: all]
+    #[arg(long, value_name = "LIST", requires = "attention")]
+    pub layers: Option<String>,
+    /// Heads to record, such as 5.1,7.* (layer.head) or 0-2 (in every layer) [default: all]
+    #[arg(long, value_name = "LIST", requires = "attention")]
+    pub heads: Option<String>,
+    /// How recorded weights are stored
+    #[arg(long, value_enum, default_value_t = StoredDtype::F32, requires = "attention")]
+    pub attention_dtype: StoredDtype,
+    /// Replace the dump that the folder holds
+    #[arg(long, requires = "attention")]
+    pub overwrite: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoredDtype {
+    F32,
+    F16,
+}
+
+/// What the manifest says of the run.
+pub struct RunInfo<'a> {
+    pub element: ElementType,
+    pub mask: Mask,
+    pub sampling: Option<&'a Sampling>,
+}
+
+impl CaptureArgs {
+    /// Checks the selection against the model and starts the dump, its prompt included: before any
+    /// work is done. `None` where nothing is to be recorded.
+    pub fn start(&self, checkpoint: &Checkpoint, prompt: &Prompt, run: RunInfo<'_>) -> Result<Option<Recorder>> {
+        let Some(folder) = &self.attention else { return Ok(None) };
+        let config = checkpoint.config();
+        let selection =
+            Selection::parse(self.layers.as_deref(), self.heads.as_deref(), config.layers, config.heads)?;
+        let dtype = match self.attention_dtype {
+            StoredDtype::F32 => AttentionDtype::F32,
+            StoredDtype::F16 => AttentionDtype::F16,
+        };
+        let manifest = Recorder::manifest(
+            checkpoint,
+            run.element.name(),
+            &selection,
+            dtype,
+            run.mask,
+            prompt.ids.len(),
+            run.sampling,
+        );
+        let mut recorder = Recorder::create(folder, &manifest, selection, self.overwrite)?;
+        for record in prompt.records(checkpoint) {
+            recorder.token(&record)?;
+        }
+        Ok(Some(recorder))
+    }
+}

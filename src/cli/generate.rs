@@ -1,0 +1,338 @@
+//! `attend generate`: continues a text, and records what each head attended to if asked.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::Result;
+use attend::capture::{Recorder, TokenRecord, TokenRole};
+use attend::generation::session::context_for;
+use attend::generation::{Finish, GenerationOptions, Sampling, Session, Token, sampler};
+use attend::measure::memory;
+use attend::model::AttentionObserver;
+use attend::Checkpoint;
+use clap::Args;
+
+use super::capture_args::{CaptureArgs, RunInfo};
+use super::model_args::{ModelArgs, load};
+use super::output::{interrupt_flag, megabytes, note, print};
+use super::prompt_args::{Prompt, PromptArgs, token_bytes};
+use super::Outcome;
+
+#[derive(Args)]
+pub struct GenerateArgs {
+    /// The text to continue, exactly as given [default: standard input]
+    #[arg(value_name = "PROMPT")]
+    positional: Option<OsString>,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// New tokens, at most
+    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    predict: u32,
+    /// Positions of prompt and new tokens together [default: what is needed, up to the model's]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    context: Option<u32>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// End at this text, without printing it (may be given several times)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// Print the prompt first
+    #[arg(long, conflicts_with = "json")]
+    echo: bool,
+    /// One JSON line a token: {"id":…,"text":…,"logprob":…}
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    capture: CaptureArgs,
+}
+
+#[derive(Args)]
+struct SamplingArgs {
+    /// Temperature; 0 takes the likeliest token each time [default: the model's own, else 0]
+    #[arg(long, visible_alias = "temp", value_name = "T", value_parser = at_least_0)]
+    temperature: Option<f64>,
+    /// Sample among the K likeliest tokens; 0 means all
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Sample among the likeliest tokens that together have probability P
+    #[arg(long, value_name = "P", value_parser = share)]
+    top_p: Option<f64>,
+    /// Leave out tokens below this share of the likeliest one's probability
+    #[arg(long, value_name = "P", value_parser = share)]
+    min_p: Option<f64>,
+    /// Divide the scores of tokens seen before by this; 1 is off
+    #[arg(long, value_name = "X", value_parser = above_0)]
+    repeat_penalty: Option<f64>,
+    /// How many tokens back the penalty looks; -1 means all
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    repeat_last_n: Option<i64>,
+    /// Seed of the sampling [default: a new one each time, printed]
+    #[arg(short, long)]
+    seed: Option<u64>,
+}
+
+fn number(text: &str, fits: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && fits(value) => Ok(value),
+        _ => Err(format!("expected {expected}")),
+    }
+}
+
+fn at_least_0(text: &str) -> Result<f64, String> {
+    number(text, |value| value >= 0.0, "a number of at least 0")
+}
+
+fn above_0(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0, "a number above 0")
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..=1.0).contains(&value), "a number from 0 to 1")
+}
+
+impl SamplingArgs {
+    /// The model's defaults, changed by what was given. Asking for any kind of sampling turns it on.
+    fn resolve(&self, checkpoint: &Checkpoint) -> Sampling {
+        let config = checkpoint.generation();
+        let mut sampling = Sampling::from_model(config, self.seed.unwrap_or_else(sampler::random_seed));
+        let asked = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        if asked && sampling.temperature == 0.0 {
+            sampling.temperature = config.temperature;
+        }
+        if let Some(temperature) = self.temperature {
+            sampling.temperature = temperature;
+        }
+        sampling.top_k = self.top_k.unwrap_or(sampling.top_k);
+        sampling.top_p = self.top_p.unwrap_or(sampling.top_p);
+        sampling.min_p = self.min_p.unwrap_or(sampling.min_p);
+        sampling.repeat_penalty = self.repeat_penalty.unwrap_or(sampling.repeat_penalty);
+        sampling.repeat_last_n = self.repeat_last_n.and_then(|n| usize::try_from(n).ok());
+        sampling
+    }
+}
+
+pub fn run(args: GenerateArgs) -> Result<Outcome> {
+    let started = Instant::now();
+    let source = args.prompt.read(args.positional.clone())?;
+    let checkpoint = args.model.open()?;
+    let prompt = source.tokens(&checkpoint)?;
+    let config = checkpoint.config();
+    let new_tokens = args.predict as usize;
+    let context = args.context.map(|context| context as usize);
+    context_for(prompt.ids.len(), new_tokens, context, config.context)?;
+    let sampling = args.sampling.resolve(&checkpoint);
+    warn_of_ignored(&checkpoint);
+    let options = args.model.compute.resolve()?;
+    let element = options.element.unwrap_or(checkpoint.element());
+    let run = RunInfo { element, mask: attend::model::Mask::Causal, sampling: Some(&sampling) };
+    let recorder = args.capture.start(&checkpoint, &prompt, run)?;
+    let interrupt = interrupt_flag();
+    let decoder = load(&checkpoint, &options)?;
+    let loaded = started.elapsed().as_secs_f64();
+
+    let options = GenerationOptions {
+        max_new_tokens: new_tokens,
+        context,
+        sampling: sampling.clone(),
+        end_tokens: checkpoint.generation().end_tokens.clone(),
+        stop: args.stop.clone(),
+        interrupt: interrupt.clone(),
+    };
+    let tokenizer = checkpoint.tokenizer().ok();
+    let session = Session::new(&decoder, tokenizer, &prompt.ids, options)?;
+    if args.echo {
+        print(&prompt.text())?;
+    }
+    let writer = Writer { json: args.json, checkpoint: &checkpoint, recorder, ends_line: true };
+    let timing = Timing { started, loaded, prompt: prompt.ids.len(), ..Timing::default() };
+    generate(session, &prompt, writer, timing, &sampling, &interrupt)
+}
+
+/// Where tokens go: standard output, and the dump.
+struct Writer<'c> {
+    json: bool,
+    checkpoint: &'c Checkpoint,
+    recorder: Option<Recorder>,
+    /// Whether the text printed so far ends in a new line.
+    ends_line: bool,
+}
+
+struct Timing {
+    started: Instant,
+    loaded: f64,
+    prompt: usize,
+    generated: usize,
+    /// Seconds of the prompt pass, and of all later steps.
+    prompt_seconds: f64,
+    generation_seconds: f64,
+    first_token: f64,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            started: Instant::now(),
+            loaded: 0.0,
+            prompt: 0,
+            generated: 0,
+            prompt_seconds: 0.0,
+            generation_seconds: 0.0,
+            first_token: 0.0,
+        }
+    }
+}
+
+fn generate(
+    mut session: Session<'_>,
+    prompt: &Prompt,
+    mut writer: Writer<'_>,
+    mut timing: Timing,
+    sampling: &Sampling,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<Outcome> {
+    let mut index = prompt.ids.len();
+    let mut previous = None;
+    for id in &prompt.ids {
+        token_bytes(writer.checkpoint, *id, &mut previous);
+    }
+    let mut finish = None;
+    loop {
+        let step = Instant::now();
+        let observer = writer.recorder.as_mut().map(|recorder| recorder as &mut dyn AttentionObserver);
+        let token = match session.step(observer) {
+            Ok(Some(token)) => token,
+            Ok(None) => break,
+            Err(error) => {
+                writer.end_line()?;
+                return Err(error.into());
+            }
+        };
+        timing.count(step.elapsed().as_secs_f64());
+        let bytes = token_bytes(writer.checkpoint, token.id, &mut previous);
+        writer.write(index, &token, bytes)?;
+        index += 1;
+        finish = token.finish;
+    }
+    writer.end_line()?;
+    if finish == Some(Finish::ContextFull) {
+        note(&format!(
+            "stopped: the context of {} tokens is full{}",
+            session.context(),
+            if session.context() < writer.checkpoint.config().context { "; raise it with -c" } else { ", which is all that the model has" }
+        ));
+    }
+    timing.print(sampling, writer.recorder.as_ref());
+    let interrupted = interrupt.load(std::sync::atomic::Ordering::Relaxed);
+    Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })
+}
+
+impl Writer<'_> {
+    fn write(&mut self, index: usize, token: &Token, bytes: Vec<u8>) -> Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.token(&TokenRecord {
+                index,
+                id: token.id,
+                text: token.text.clone(),
+                bytes,
+                role: TokenRole::Generated,
+                logprob: Some(token.log_probability),
+            })?;
+        }
+        if self.json {
+            #[derive(serde::Serialize)]
+            struct Line<'a> {
+                id: u32,
+                text: &'a str,
+                logprob: f64,
+            }
+            let line = Line { id: token.id, text: &token.text, logprob: token.log_probability };
+            print(&format!("{}\n", serde_json::to_string(&line)?))?;
+        } else if !token.text.is_empty() {
+            print(&token.text)?;
+            self.ends_line = token.text.ends_with('\n');
+        }
+        Ok(())
+    }
+
+    /// A person's prompt should not follow the text on its line.
+    fn end_line(&mut self) -> Result<()> {
+        use std::io::IsTerminal;
+        if !self.ends_line && std::io::stdout().is_terminal() {
+            print("\n")?;
+        }
+        self.ends_line = true;
+        Ok(())
+    }
+}
+
+impl Timing {
+    fn count(&mut self, seconds: f64) {
+        if self.generated == 0 {
+            self.prompt_seconds = seconds;
+            self.first_token = self.started.elapsed().as_secs_f64();
+        } else {
+            self.generation_seconds += seconds;
+        }
+        self.generated += 1;
+    }
+
+    fn print(&self, sampling: &Sampling, recorder: Option<&Recorder>) {
+        let rate = |tokens: usize, seconds: f64| if tokens == 0 { 0.0 } else { tokens as f64 / seconds };
+        let steps = self.generated - 1;
+        note(&format!(
+            "prompt: {} tokens, {:.1} tokens/s | generation: {} tokens, {:.1} tokens/s",
+            self.prompt,
+            rate(self.prompt, self.prompt_seconds),
+            self.generated,
+            rate(steps, self.generation_seconds),
+        ));
+        let peak = memory::peak().map_or_else(|| "unknown".into(), megabytes);
+        note(&format!(
+            "first token: {:.3} s after the start, {:.3} s after loading | peak memory: {peak}",
+            self.first_token,
+            self.first_token - self.loaded,
+        ));
+        note(&describe(sampling));
+        if let Some(recorder) = recorder {
+            note(&format!("attention: {} steps recorded", recorder.steps()));
+        }
+    }
+}
+
+fn describe(sampling: &Sampling) -> String {
+    let mut text = if sampling.temperature == 0.0 {
+        String::from("sampling: greedy")
+    } else {
+        format!("sampling: temperature {}", sampling.temperature)
+    };
+    if sampling.temperature > 0.0 {
+        if sampling.top_k > 0 {
+            text.push_str(&format!(", top-k {}", sampling.top_k));
+        }
+        if sampling.top_p < 1.0 {
+            text.push_str(&format!(", top-p {}", sampling.top_p));
+        }
+        if sampling.min_p > 0.0 {
+            text.push_str(&format!(", min-p {}", sampling.min_p));
+        }
+    }
+    if sampling.repeat_penalty != 1.0 {
+        text.push_str(&format!(", repeat penalty {}", sampling.repeat_penalty));
+    }
+    format!("{text}, seed {}", sampling.seed)
+}
+
+fn warn_of_ignored(checkpoint: &Checkpoint) {
+    let ignored = &checkpoint.generation().ignored;
+    if !ignored.is_empty() {
+        note(&format!(
+            "warning: generation_config.json asks for {}, which attend does not follow; Transformers' text may differ",
+            ignored.join(", ")
+        ));
+    }
+}

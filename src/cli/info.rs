@@ -1,0 +1,96 @@
+//! `attend info`: what a model is, without loading its weights.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use attend::model::config::RotaryScaling;
+use clap::Args;
+
+use super::model_args::open;
+use super::output::{megabytes, print};
+use super::{Outcome, usage};
+
+#[derive(Args)]
+pub struct InfoArgs {
+    /// Folder with config.json and model.safetensors
+    #[arg(value_name = "PATH")]
+    positional: Option<PathBuf>,
+    /// The same as PATH
+    #[arg(short, long, value_name = "PATH", conflicts_with = "positional")]
+    model: Option<PathBuf>,
+}
+
+pub fn run(args: InfoArgs) -> Result<Outcome> {
+    if args.positional.is_none() && args.model.is_none() {
+        return Err(usage("no model: `attend info PATH`, a folder that holds config.json and model.safetensors"));
+    }
+    let checkpoint = open(args.positional.or(args.model).as_deref())?;
+    let config = checkpoint.config();
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<16}{value}");
+    };
+    line("model", checkpoint.name());
+    line("family", config.family.clone());
+    line("parameters", format!("{} ({:.1} M)", config.parameter_count(), config.parameter_count() as f64 / 1e6));
+    line("layers", config.layers.to_string());
+    let sharing = match config.heads / config.kv_heads {
+        1 => String::new(),
+        group => format!(", {group} to a key/value head ({} of those)", config.kv_heads),
+    };
+    line("heads", format!("{} a layer, of size {}{sharing}", config.heads, config.head_dim));
+    line("hidden size", config.hidden.to_string());
+    line("MLP size", config.intermediate.to_string());
+    line("vocabulary", config.vocabulary.to_string());
+    line("output head", if config.tied_head { "the embedding (tied)" } else { "its own" }.into());
+    let scaling = match config.rotary.scaling {
+        RotaryScaling::None => String::new(),
+        RotaryScaling::Linear { factor } => format!(", linear scaling by {factor}"),
+        RotaryScaling::Llama3 { factor, .. } => format!(", llama3 scaling by {factor}"),
+    };
+    line("positions", format!("rotary, base {}{scaling}", config.rotary.base));
+    line("context", format!("{} tokens", config.context));
+    line("cache", format!("{} a token (f32)", megabytes(config.cache_bytes_per_token() as u64)));
+    let types: Vec<String> = checkpoint
+        .weights()
+        .bytes_by_type()
+        .iter()
+        .map(|(dtype, bytes)| format!("{dtype} ({})", megabytes(*bytes as u64)))
+        .collect();
+    line("weights", types.join(", "));
+    for (path, size) in checkpoint.weights().files() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        line("file", format!("{name} ({})", megabytes(size as u64)));
+    }
+    let generation = checkpoint.generation();
+    match checkpoint.tokenizer() {
+        Ok(tokenizer) => {
+            line("tokenizer", format!("{} tokens", tokenizer.len()));
+            let name = |id: u32| match tokenizer.token(id) {
+                Some(token) => format!("{token} ({id})"),
+                None => format!("({id})"),
+            };
+            if let Some(id) = generation.begin_token {
+                line("begins with", name(id));
+            }
+            let ends: Vec<String> = generation.end_tokens.iter().map(|id| name(*id)).collect();
+            line("ends at", if ends.is_empty() { "no token".into() } else { ends.join(", ") });
+            let special: Vec<String> =
+                tokenizer.special_tokens().into_iter().map(|(id, token)| format!("{token} ({id})")).collect();
+            line("special tokens", if special.is_empty() { "none".into() } else { special.join(" ") });
+        }
+        Err(error) => line("tokenizer", format!("none: {error}")),
+    }
+    let sampling = if generation.sample {
+        format!(
+            "temperature {}, top-k {}, top-p {}",
+            generation.temperature, generation.top_k, generation.top_p
+        )
+    } else {
+        "greedy".into()
+    };
+    line("sampling", format!("{sampling} (the model's default)"));
+    print(&out)?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,244 @@
+//! `attend map`: an attention map as a table, of a text as the model reads it or of a dump.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use attend::capture::memory::Both;
+use attend::capture::{Dump, LayerMap, TokenRecord};
+use attend::model::{AttentionObserver, Forward, Mask};
+use attend::report::table::Window;
+use attend::report::{ColourDepth, MapTable, label};
+use clap::{Args, ValueEnum};
+use terminal_size::{Height, Width, terminal_size};
+
+use super::capture_args::{CaptureArgs, RunInfo};
+use super::model_args::{ModelArgs, load};
+use super::output::{note, print};
+use super::prompt_args::PromptArgs;
+use super::{Outcome, usage};
+
+#[derive(Args)]
+pub struct MapArgs {
+    /// A text, or the folder of a dump [default: standard input]
+    #[arg(value_name = "TEXT|DIR")]
+    positional: Option<OsString>,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Layer to show [default: the last]
+    #[arg(long, value_name = "N")]
+    layer: Option<usize>,
+    /// Head to show [default: the mean over all heads]
+    #[arg(long, value_name = "N")]
+    head: Option<usize>,
+    /// Step of a dump to show; 0 is the prompt
+    #[arg(long, value_name = "N")]
+    step: Option<usize>,
+    /// What a query may attend to: earlier positions and its own, or every position
+    #[arg(long, value_enum)]
+    mask: Option<MaskArg>,
+    /// Queries (rows) to show, such as 10-20 [default: what fits]
+    #[arg(long, value_name = "A-B", value_parser = positions)]
+    queries: Option<Range<usize>>,
+    /// Keys (columns) to show, such as 0-9 [default: what fits]
+    #[arg(long, value_name = "A-B", value_parser = positions)]
+    keys: Option<Range<usize>>,
+    #[command(flatten)]
+    capture: CaptureArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MaskArg {
+    Causal,
+    None,
+}
+
+/// `7` or `3-7`, both ends included.
+fn positions(text: &str) -> Result<Range<usize>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse::<usize>(), last.trim().parse::<usize>()) {
+        (Ok(first), Ok(last)) if first <= last && last < usize::MAX => Ok(first..last + 1),
+        _ => Err("expected a position, or a range such as 3-7".into()),
+    }
+}
+
+/// A map and what it is of.
+struct Shown {
+    map: LayerMap,
+    /// The model's numbers of the map's heads.
+    heads: Vec<usize>,
+    labels: Vec<String>,
+    mask: Mask,
+    layers: usize,
+    /// What stands above the table.
+    of: String,
+}
+
+pub fn run(args: MapArgs) -> Result<Outcome> {
+    let dump = args.positional.as_ref().map(PathBuf::from).filter(|path| Dump::is_at(path));
+    let shown = match &dump {
+        Some(folder) => from_dump(&args, folder)?,
+        None => from_text(&args)?,
+    };
+    print(&render(&args, &shown)?)?;
+    Ok(Outcome::Done)
+}
+
+fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
+    if args.model.model.is_some() || args.mask.is_some() || args.capture.attention.is_some() {
+        return Err(usage("the argument is a dump: it needs no --model, and --mask and --attention are for texts"));
+    }
+    let dump = Dump::open(folder)?;
+    let manifest = dump.manifest();
+    let captured: Vec<usize> = manifest.layers.iter().map(|captured| captured.layer).collect();
+    let layer = args.layer.or(captured.last().copied()).unwrap_or(0);
+    let step = args.step.unwrap_or(0);
+    let map = dump.layer_map(step, layer)?;
+    let heads = manifest.layers.iter().find(|l| l.layer == layer).map_or_else(Vec::new, |l| l.heads.clone());
+    let tokens = dump.tokens();
+    let labels = (0..map.keys).map(|position| token_label(tokens.get(position), position)).collect();
+    Ok(Shown {
+        heads,
+        labels,
+        mask: manifest.mask,
+        layers: manifest.model.layers,
+        of: format!("{}, step {step} of {}, ", manifest.model.name, dump.steps().len()),
+        map,
+    })
+}
+
+fn token_label(token: Option<&TokenRecord>, position: usize) -> String {
+    match token {
+        Some(token) => label(&token.bytes, token.id),
+        None => format!("@{position}"),
+    }
+}
+
+fn from_text(args: &MapArgs) -> Result<Shown> {
+    if args.step.is_some() {
+        return Err(usage("--step is for dumps; a text has one map"));
+    }
+    let source = args.prompt.read(args.positional.clone())?;
+    let checkpoint = args.model.open()?;
+    let prompt = source.tokens(&checkpoint)?;
+    let config = checkpoint.config();
+    let layer = args.layer.unwrap_or(config.layers - 1);
+    if layer >= config.layers {
+        return Err(usage(format!(
+            "--layer {layer}: the model has {}, numbered 0 to {}",
+            config.layers,
+            config.layers - 1
+        )));
+    }
+    check_head(args.head, &(0..config.heads).collect::<Vec<_>>())?;
+    if prompt.ids.len() > config.context {
+        return Err(attend::Error::ContextFull {
+            needed: prompt.ids.len(),
+            context: config.context,
+            hint: "that is the model's own context; shorten the text".into(),
+        }
+        .into());
+    }
+    let mask = match args.mask {
+        Some(MaskArg::None) => Mask::None,
+        _ => Mask::Causal,
+    };
+    let options = args.model.compute.resolve()?;
+    let element = options.element.unwrap_or(checkpoint.element());
+    let mut recorder = args.capture.start(&checkpoint, &prompt, RunInfo { element, mask, sampling: None })?;
+    let decoder = load(&checkpoint, &options)?;
+    let mut cache = decoder.new_cache(prompt.ids.len())?;
+    let mut map = LayerMap::of(layer);
+    let mut both;
+    let observer: &mut dyn AttentionObserver = match &mut recorder {
+        Some(recorder) => {
+            both = Both(&mut map, recorder);
+            &mut both
+        }
+        None => &mut map,
+    };
+    decoder.forward(&prompt.ids, &mut cache, Forward { mask, observer: Some(observer), ..Forward::default() })?;
+    if let Some(recorder) = &recorder {
+        note(&format!("attention: {} step recorded", recorder.steps()));
+    }
+    let records = prompt.records(&checkpoint);
+    Ok(Shown {
+        heads: (0..config.heads).collect(),
+        labels: records.iter().map(|token| label(&token.bytes, token.id)).collect(),
+        mask,
+        layers: config.layers,
+        of: format!("{}, ", checkpoint.name()),
+        map,
+    })
+}
+
+fn check_head(head: Option<usize>, heads: &[usize]) -> Result<()> {
+    match head {
+        Some(head) if !heads.contains(&head) => {
+            let known: Vec<String> = heads.iter().map(usize::to_string).collect();
+            Err(usage(format!("--head {head}: no such head in this layer; it has {}", known.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
+    let Shown { map, heads, labels, mask, layers, of } = shown;
+    check_head(args.head, heads)?;
+    let weights = match args.head.and_then(|head| heads.iter().position(|known| *known == head)) {
+        Some(place) => map.head(place).to_vec(),
+        None => map.mean(),
+    };
+    let table = MapTable {
+        weights: &weights,
+        keys: map.keys,
+        first_query: map.first_query,
+        labels,
+        causal: *mask == Mask::Causal,
+        colour: ColourDepth::from_environment(std::io::stdout().is_terminal()),
+    };
+    let window = Window {
+        queries: within(args.queries.as_ref(), &table.queries(), "--queries")?,
+        keys: within(args.keys.as_ref(), &(0..map.keys), "--keys")?,
+    };
+    let of_heads = match args.head {
+        Some(head) => format!("head {head}"),
+        None => format!("mean of {} heads", heads.len()),
+    };
+    let of_mask = match mask {
+        Mask::Causal => "causal mask: a token attends to itself and what comes before it",
+        Mask::None => "no mask: every token attends to every token, though the model learned with the causal mask",
+    };
+    let (width, height) = size();
+    let title = format!(
+        "{of}layer {} of {layers}, {of_heads}\n{of_mask}\nrows are queries, columns keys; each row sums to 1\n",
+        map.layer
+    );
+    Ok(format!("{title}\n{}", table.render(&window, width, height.saturating_sub(4))))
+}
+
+/// A range asked for, checked; positions outside are an error, not an empty table.
+fn within(asked: Option<&Range<usize>>, whole: &Range<usize>, option: &str) -> Result<Option<Range<usize>>> {
+    match asked {
+        Some(asked) if asked.start < whole.start || asked.end > whole.end => Err(usage(format!(
+            "{option} {}-{}: the map has positions {}-{}",
+            asked.start,
+            asked.end - 1,
+            whole.start,
+            whole.end - 1
+        ))),
+        asked => Ok(asked.cloned()),
+    }
+}
+
+/// Columns and lines of the terminal; where there is none, what `COLUMNS` says, or a page.
+fn size() -> (usize, usize) {
+    match terminal_size() {
+        Some((Width(width), Height(height))) if std::io::stdout().is_terminal() => (width.into(), height.into()),
+        _ => (std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(160), 60),
+    }
+}

@@ -1,0 +1,137 @@
+//! Which model, held how, computed where: what every command that runs a model takes.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use attend::kernels::matmul::ElementType;
+use attend::kernels::threads::available_threads;
+use attend::model::{Decoder, KernelChoice};
+use attend::{Checkpoint, LoadOptions};
+use candle_core::Device;
+use clap::{Args, ValueEnum};
+
+use super::output::note;
+use super::usage;
+
+#[derive(Args)]
+pub struct ModelArgs {
+    /// Folder with config.json, tokenizer.json and model.safetensors
+    #[arg(short, long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Args)]
+pub struct ComputeArgs {
+    /// How weights are held in memory [default: as in the checkpoint]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+    /// Threads that compute [default: the CPUs at hand]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Where to compute: cpu, cuda, cuda:N, or auto (CUDA where this build and machine have it)
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Whose arithmetic: ours, or candle's operations alone (slower; to compare with)
+    #[arg(long, value_enum, default_value_t = Kernels::Native)]
+    pub kernels: Kernels,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kernels {
+    Native,
+    Reference,
+}
+
+impl ModelArgs {
+    /// Opens the checkpoint, with a warning for what in it is left unused.
+    pub fn open(&self) -> Result<Checkpoint> {
+        open(self.model.as_deref())
+    }
+}
+
+/// Opens a checkpoint, with a warning for what in it is left unused.
+pub fn open(model: Option<&std::path::Path>) -> Result<Checkpoint> {
+    let model = model.ok_or_else(|| {
+        usage("no model: give a folder that holds config.json and model.safetensors with -m")
+    })?;
+    let checkpoint = Checkpoint::open(model)?;
+    let unused = checkpoint.unused_tensors();
+    if let Some(first) = unused.first() {
+        note(&format!(
+            "warning: {} tensors of {} are not used, {first} among them; are config and weights from the same model?",
+            unused.len(),
+            checkpoint.name()
+        ));
+    }
+    Ok(checkpoint)
+}
+
+impl ComputeArgs {
+    /// Checks the device and prepares the threads.
+    pub fn resolve(&self) -> Result<LoadOptions> {
+        let threads = self.threads.map_or_else(available_threads, usize::from);
+        let kernels = match self.kernels {
+            Kernels::Native => KernelChoice::Native,
+            Kernels::Reference => KernelChoice::Reference,
+        };
+        if kernels == KernelChoice::Reference {
+            // candle computes on rayon's global pool; it can be sized once.
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build_global()
+                .context("cannot start the threads of the reference operations")?;
+        }
+        let element = self.dtype.map(Dtype::element);
+        Ok(LoadOptions { device: device(&self.device)?, kernels, element, threads })
+    }
+}
+
+impl Dtype {
+    pub fn element(self) -> ElementType {
+        match self {
+            Dtype::F32 => ElementType::F32,
+            Dtype::Bf16 => ElementType::Bf16,
+            Dtype::F16 => ElementType::F16,
+        }
+    }
+}
+
+/// Loads the weights, saying which part failed.
+pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Decoder> {
+    Ok(checkpoint.load(options)?)
+}
+
+/// What the device is called in output: `cpu` or `cuda`.
+pub fn device_name(device: &Device) -> &'static str {
+    if device.is_cuda() { "cuda" } else { "cpu" }
+}
+
+fn device(name: &str) -> Result<Device> {
+    let cuda = |ordinal: usize| -> Result<Device> {
+        if !cfg!(feature = "cuda") {
+            return Err(usage(
+                "--device cuda: this build has no CUDA; build it with `cargo build --release --features cuda`, or use --device cpu",
+            ));
+        }
+        Device::new_cuda(ordinal).with_context(|| format!("cannot use CUDA device {ordinal}; try --device cpu"))
+    };
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" if candle_core::utils::cuda_is_available() => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+        "auto" => Ok(Device::Cpu),
+        "cuda" => cuda(0),
+        other => match other.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()) {
+            Some(ordinal) => cuda(ordinal),
+            None => Err(usage(format!("--device {other}: expected cpu, cuda, cuda:N or auto"))),
+        },
+    }
+}

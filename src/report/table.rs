@@ -1,0 +1,144 @@
+//! A map as a table of numbers in the terminal: rows are queries, columns keys.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::colour::{ColourDepth, dim, shaded};
+use super::label::{cut, left, right};
+
+/// Columns of a cell: a space, and `0.42`.
+const CELL: usize = 6;
+const LONGEST_LABEL: usize = 16;
+
+/// One head's map (or a mean of heads), and what to show of it.
+pub struct MapTable<'a> {
+    /// `[queries, keys]`
+    pub weights: &'a [f32],
+    pub keys: usize,
+    /// Position of the first query.
+    pub first_query: usize,
+    /// Of every key's position (and so of every query's).
+    pub labels: &'a [String],
+    /// Whether cells behind a query's position are masked.
+    pub causal: bool,
+    pub colour: ColourDepth,
+}
+
+/// Ranges of positions to show; `None` means as many as fit from the first on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    pub queries: Option<Range<usize>>,
+    pub keys: Option<Range<usize>>,
+}
+
+impl MapTable<'_> {
+    /// The positions of the queries.
+    pub fn queries(&self) -> Range<usize> {
+        self.first_query..self.first_query + self.weights.len() / self.keys
+    }
+
+    /// The table, in at most `width` columns and `height` lines where the window leaves a choice.
+    pub fn render(&self, window: &Window, width: usize, height: usize) -> String {
+        let label_width = self.labels.iter().map(|label| label.width()).max().unwrap_or(0).min(LONGEST_LABEL);
+        let number_width = self.labels.len().saturating_sub(1).to_string().len();
+        let margin = number_width + 1 + label_width;
+        let fitting = |range: Range<usize>, count: usize| range.start..range.end.min(range.start + count.max(1));
+        let queries =
+            window.queries.clone().unwrap_or_else(|| fitting(self.queries(), height.saturating_sub(5)));
+        let keys = window
+            .keys
+            .clone()
+            .unwrap_or_else(|| fitting(0..self.keys, width.saturating_sub(margin) / CELL));
+
+        let mut out = String::new();
+        let header = |text: &dyn Fn(usize) -> String| -> String {
+            keys.clone().map(|key| right(&cut(&text(key), CELL - 1), CELL)).collect()
+        };
+        let _ = writeln!(out, "{}{}", " ".repeat(margin), dim(&header(&|key| key.to_string()), self.colour));
+        let _ = writeln!(out, "{}{}", " ".repeat(margin), header(&|key| self.labels[key].clone()));
+        for query in queries.clone() {
+            let number = dim(&right(&query.to_string(), number_width), self.colour);
+            let name = left(&cut(&self.labels[query], label_width), label_width);
+            let cells: String = keys.clone().map(|key| self.cell(query, key)).collect();
+            let _ = writeln!(out, "{number} {name}{}", cells.trim_end());
+        }
+        if queries != self.queries() || keys != (0..self.keys) {
+            let inclusive = |range: &Range<usize>| format!("{}-{}", range.start, range.end.saturating_sub(1));
+            let _ = writeln!(
+                out,
+                "shown: queries {} of {}, keys {} of {}; others with --queries A-B --keys A-B",
+                inclusive(&queries),
+                inclusive(&self.queries()),
+                inclusive(&keys),
+                inclusive(&(0..self.keys)),
+            );
+        }
+        out
+    }
+
+    fn cell(&self, query: usize, key: usize) -> String {
+        if self.causal && key > query {
+            return dim(&right("·", CELL), self.colour);
+        }
+        let weight = self.weights[(query - self.first_query) * self.keys + key];
+        format!(" {}", shaded(&right(&format!("{weight:.2}"), CELL - 1), weight, self.colour))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Vec<String> {
+        ["The", "고양이", "extraordinary", "⏎"].map(String::from).to_vec()
+    }
+
+    const WEIGHTS: [f32; 16] =
+        [1.0, 0.0, 0.0, 0.0, 0.75, 0.25, 0.0, 0.0, 0.5, 0.25, 0.25, 0.0, 0.125, 0.125, 0.25, 0.5];
+
+    fn table(labels: &[String], colour: ColourDepth) -> MapTable<'_> {
+        MapTable { weights: &WEIGHTS, keys: 4, first_query: 0, labels, causal: true, colour }
+    }
+
+    #[test]
+    fn rows_are_queries_and_columns_keys() {
+        let labels = labels();
+        let text = table(&labels, ColourDepth::None).render(&Window::default(), 80, 24);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 6);
+        assert_eq!(lines[0], "                    0     1     2     3");
+        assert_eq!(lines[1], "                  The 고양… extr…     ⏎");
+        assert_eq!(lines[2], "0 The            1.00     ·     ·     ·");
+        assert_eq!(lines[3], "1 고양이         0.75  0.25     ·     ·");
+        assert_eq!(lines[5], "3 ⏎              0.12  0.12  0.25  0.50");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said_and_reachable() {
+        let labels = labels();
+        let small = table(&labels, ColourDepth::None);
+        let text = small.render(&Window::default(), 28, 7);
+        assert!(text.contains("shown: queries 0-1 of 0-3, keys 0-1 of 0-3"), "{text}");
+        assert!(text.lines().take(4).all(|line| line.width() <= 28), "{text}");
+        let window = Window { queries: Some(3..4), keys: Some(2..4) };
+        let text = small.render(&window, 28, 7);
+        assert!(text.contains("3 ⏎              0.25  0.50"), "{text}");
+    }
+
+    #[test]
+    fn colours_change_nothing_but_colours() {
+        let labels = labels();
+        let plain = table(&labels, ColourDepth::None).render(&Window::default(), 80, 24);
+        for depth in [ColourDepth::Palette, ColourDepth::True] {
+            let mut text = table(&labels, depth).render(&Window::default(), 80, 24);
+            assert!(text.contains("\x1b["));
+            while let Some(start) = text.find('\x1b') {
+                let end = start + text[start..].find('m').unwrap();
+                text.replace_range(start..=end, "");
+            }
+            assert_eq!(text, plain);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the integration tests share: fixtures, references, comparisons.
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::path::{Path, PathBuf};
+
+use attend::Result;
+use attend::kernels::matmul::ElementType;
+use attend::model::{AttentionObserver, AttentionRows, Decoder, KernelChoice, StepShape};
+use attend::{Checkpoint, LoadOptions};
+use safetensors::SafeTensors;
+
+/// A folder of `tests/fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+pub fn load(folder: &Path, kernels: KernelChoice, element: Option<ElementType>) -> Decoder {
+    let options = LoadOptions { kernels, element, threads: 2, ..LoadOptions::default() };
+    Checkpoint::open(folder).unwrap().load(&options).unwrap()
+}
+
+/// Answers of Transformers, as `scripts/hf_reference.py answers` wrote them.
+pub struct Reference {
+    bytes: Vec<u8>,
+}
+
+impl Reference {
+    pub fn open(path: &Path) -> Reference {
+        Reference { bytes: std::fs::read(path).unwrap() }
+    }
+
+    pub fn shape(&self, name: &str) -> Vec<usize> {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).unwrap().shape().to_vec()
+    }
+
+    pub fn f32s(&self, name: &str) -> Vec<f32> {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let tensor = tensors.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
+        tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    pub fn ids(&self, name: &str) -> Vec<u32> {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let tensor = tensors.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), safetensors::Dtype::I64);
+        tensor.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
+    }
+}
+
+/// The largest difference, after checking that both sides are finite and equally long.
+pub fn largest_difference(ours: &[f32], theirs: &[f32], what: &str) -> f64 {
+    assert_eq!(ours.len(), theirs.len(), "{what}: lengths");
+    let mut largest = 0f64;
+    for (at, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert!(a.is_finite() && b.is_finite(), "{what}: {a} and {b} at {at}");
+        largest = largest.max((f64::from(*a) - f64::from(*b)).abs());
+    }
+    largest
+}
+
+pub fn assert_close(ours: &[f32], theirs: &[f32], bound: f64, what: &str) {
+    let difference = largest_difference(ours, theirs, what);
+    assert!(difference <= bound, "{what}: the largest difference is {difference:e}, the bound {bound:e}");
+}
+
+/// Logits may differ by `bound` times their range.
+pub fn assert_logits_close(ours: &[f32], theirs: &[f32], bound: f64, what: &str) {
+    let (low, high) = theirs.iter().fold((f32::MAX, f32::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+    assert_close(ours, theirs, bound * f64::from(high - low), what);
+}
+
+/// Keeps every map: one `[layer]` of `[heads][queries][keys]` a step.
+#[derive(Default)]
+pub struct KeepMaps {
+    pub steps: Vec<(StepShape, Vec<Vec<f32>>)>,
+    heads: usize,
+}
+
+impl KeepMaps {
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+}
+
+impl AttentionObserver for KeepMaps {
+    fn wants(&self, _layer: usize) -> bool {
+        true
+    }
+
+    fn begin_step(&mut self, step: StepShape) -> Result<()> {
+        self.steps.push((step, vec![]));
+        Ok(())
+    }
+
+    fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()> {
+        let (step, layers) = self.steps.last_mut().unwrap();
+        self.heads = rows.heads;
+        if layers.len() == rows.layer {
+            layers.push(vec![0.0; rows.heads * step.queries * step.keys]);
+        }
+        let map = &mut layers[rows.layer];
+        for head in 0..rows.heads {
+            for (query, weights) in rows.head(head).chunks_exact(rows.keys).enumerate() {
+                let row = rows.first_query - step.first_query + query;
+                let start = (head * step.queries + row) * step.keys;
+                map[start..start + rows.keys].copy_from_slice(weights);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Numbers in 0..1, the same every time for a seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as f64 / (1u64 << 31) as f64
+    }
+
+    pub fn token(&mut self, vocabulary: usize) -> u32 {
+        (self.next() * vocabulary as f64) as u32
+    }
+}

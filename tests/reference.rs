@@ -1,0 +1,166 @@
+//! The whole forward pass against Transformers (eager attention, f32): `scripts/make-fixtures`
+//! made the tiny random checkpoints and their answers.
+
+mod common;
+
+use attend::Checkpoint;
+use attend::generation::{GenerationOptions, Sampling, Session};
+use attend::kernels::matmul::ElementType;
+use attend::model::{Forward, KernelChoice, LogitRows, Mask};
+use common::*;
+
+const CHECKPOINTS: [&str; 2] = ["llama", "llama3_scaled"];
+const KERNELS: [KernelChoice; 2] = [KernelChoice::Native, KernelChoice::Reference];
+/// Absolute, for attention weights.
+const MAPS: f64 = 2e-5;
+/// Of the logits' range.
+const LOGITS: f64 = 1e-4;
+
+#[test]
+fn prompt_logits_and_maps_agree_with_transformers() {
+    for name in CHECKPOINTS {
+        let reference = Reference::open(&fixture(name).join("answers.safetensors"));
+        let ids = reference.ids("input_ids");
+        for kernels in KERNELS {
+            let decoder = load(&fixture(name), kernels, None);
+            let mut cache = decoder.new_cache(ids.len()).unwrap();
+            let mut maps = KeepMaps::default();
+            let request = Forward { logits: LogitRows::All, observer: Some(&mut maps), ..Forward::default() };
+            let logits = decoder.forward(&ids, &mut cache, request).unwrap();
+            assert_eq!(logits.dims(), reference.shape("logits"));
+            let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let what = format!("{name} {kernels:?}");
+            assert_logits_close(&logits, &reference.f32s("logits"), LOGITS, &what);
+            let (_, layers) = &maps.steps[0];
+            assert_eq!(layers.len(), decoder.config().layers);
+            for (layer, map) in layers.iter().enumerate() {
+                let expected = format!("attention.{layer}");
+                assert_eq!(reference.shape(&expected), [maps.heads(), ids.len(), ids.len()]);
+                assert_close(map, &reference.f32s(&expected), MAPS, &format!("{what} layer {layer}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_and_every_steps_rows_agree_with_transformers() {
+    for name in CHECKPOINTS {
+        let reference = Reference::open(&fixture(name).join("answers.safetensors"));
+        let (ids, greedy) = (reference.ids("input_ids"), reference.ids("greedy_ids"));
+        for kernels in KERNELS {
+            let decoder = load(&fixture(name), kernels, None);
+            let options = GenerationOptions {
+                // The reference fed its last token too.
+                max_new_tokens: greedy.len() + 1,
+                context: None,
+                sampling: Sampling::greedy(),
+                end_tokens: vec![],
+                stop: vec![],
+                interrupt: Default::default(),
+            };
+            let mut session = Session::new(&decoder, None, &ids, options).unwrap();
+            let mut maps = KeepMaps::default();
+            while session.step(Some(&mut maps)).unwrap().is_some() {}
+            assert_eq!(session.generated()[..greedy.len()], greedy, "{name} {kernels:?}");
+            assert_eq!(maps.steps.len(), greedy.len() + 1);
+            for (number, (step, layers)) in maps.steps[1..].iter().enumerate() {
+                assert_eq!((step.queries, step.keys), (1, ids.len() + number + 1));
+                assert_eq!(layers.len(), decoder.config().layers);
+                for (layer, map) in layers.iter().enumerate() {
+                    let expected = reference.f32s(&format!("step_attention.{number}.{layer}"));
+                    let what = format!("{name} {kernels:?} step {number} layer {layer}");
+                    assert_close(map, &expected, MAPS, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_row_sums_to_one_and_nothing_attends_to_a_later_position() {
+    for kernels in KERNELS {
+        for mask in [Mask::Causal, Mask::None] {
+            let decoder = load(&fixture("llama"), kernels, None);
+            let ids: Vec<u32> = (0..100).map(|i| i * 37 % 256).collect();
+            let mut maps = KeepMaps::default();
+            let mut cache = decoder.new_cache(ids.len()).unwrap();
+            let request = Forward { mask, observer: Some(&mut maps), ..Forward::default() };
+            decoder.forward(&ids, &mut cache, request).unwrap();
+            for map in &maps.steps[0].1 {
+                for (row, weights) in map.chunks_exact(ids.len()).enumerate() {
+                    let sum: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+                    assert!((sum - 1.0).abs() < 1e-5, "a row sums to {sum}");
+                    let later = &weights[row % ids.len() + 1..];
+                    match mask {
+                        Mask::Causal => assert!(later.iter().all(|w| *w == 0.0)),
+                        Mask::None => assert!(later.iter().all(|w| *w > 0.0)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn unmasked_attention_of_the_kernels_agrees_with_candle() {
+    let ids: Vec<u32> = (0..70).map(|i| i * 11 % 256).collect();
+    let maps: Vec<KeepMaps> = KERNELS
+        .iter()
+        .map(|kernels| {
+            let decoder = load(&fixture("llama3_scaled"), *kernels, None);
+            let mut maps = KeepMaps::default();
+            let mut cache = decoder.new_cache(ids.len()).unwrap();
+            let request = Forward { mask: Mask::None, observer: Some(&mut maps), ..Forward::default() };
+            decoder.forward(&ids, &mut cache, request).unwrap();
+            maps
+        })
+        .collect();
+    for (layer, (ours, theirs)) in maps[0].steps[0].1.iter().zip(&maps[1].steps[0].1).enumerate() {
+        assert_close(ours, theirs, MAPS, &format!("layer {layer}"));
+    }
+}
+
+#[test]
+fn weights_held_in_half_the_bytes_stay_close() {
+    let reference = Reference::open(&fixture("llama").join("answers.safetensors"));
+    let ids = reference.ids("input_ids");
+    for kernels in KERNELS {
+        // Rounding each weight to 8 (bf16) or 11 (f16) bits; the bounds are some times that.
+        for (element, bound) in [(ElementType::Bf16, 2e-2), (ElementType::F16, 3e-3)] {
+            let decoder = load(&fixture("llama"), kernels, Some(element));
+            let mut cache = decoder.new_cache(ids.len()).unwrap();
+            let request = Forward { logits: LogitRows::All, ..Forward::default() };
+            let logits = decoder.forward(&ids, &mut cache, request).unwrap();
+            let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_logits_close(&logits, &reference.f32s("logits"), bound, &format!("{kernels:?} {element}"));
+        }
+    }
+}
+
+#[test]
+fn a_rewound_cache_continues_as_a_fresh_one() {
+    for kernels in KERNELS {
+        let decoder = load(&fixture("llama"), kernels, None);
+        let (kept, first, second) = ([1u32, 2, 3], [4u32, 5], [6u32, 7, 8]);
+        let run = |cache: &mut _, ids: &[u32]| {
+            let logits = decoder.forward(ids, cache, Forward::default()).unwrap();
+            logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let mut cache = decoder.new_cache(10).unwrap();
+        run(&mut cache, &kept);
+        run(&mut cache, &first);
+        cache.truncate(kept.len());
+        let rewound = run(&mut cache, &second);
+        let mut fresh = decoder.new_cache(10).unwrap();
+        run(&mut fresh, &kept);
+        assert_eq!(rewound, run(&mut fresh, &second), "{kernels:?}");
+    }
+}
+
+#[test]
+fn the_fixtures_are_read_as_what_they_are() {
+    let checkpoint = Checkpoint::open(&fixture("llama3_scaled")).unwrap();
+    assert_eq!(checkpoint.element(), ElementType::F32);
+    assert!(checkpoint.config().tied_head && checkpoint.unused_tensors().is_empty());
+    assert_eq!(checkpoint.config().kv_heads, 2);
+}
