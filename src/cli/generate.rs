@@ -54,19 +54,19 @@ pub struct GenerateArgs {
 #[derive(Args)]
 struct SamplingArgs {
     /// Temperature; 0 takes the likeliest token each time [default: the model's own, else 0]
-    #[arg(long, visible_alias = "temp", value_name = "T", value_parser = at_least_0)]
+    #[arg(long, visible_alias = "temp", value_name = "T", allow_negative_numbers = true, value_parser = at_least_0)]
     temperature: Option<f64>,
     /// Sample among the K likeliest tokens; 0 means all
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Sample among the likeliest tokens that together have probability P
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
     top_p: Option<f64>,
     /// Leave out tokens below this share of the likeliest one's probability
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
     min_p: Option<f64>,
     /// Divide the scores of tokens seen before by this; 1 is off
-    #[arg(long, value_name = "X", value_parser = above_0)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = above_0)]
     repeat_penalty: Option<f64>,
     /// How many tokens back the penalty looks; -1 means all
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]

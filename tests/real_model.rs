@@ -1,0 +1,133 @@
+//! SmolLM2-135M-Instruct, a real checkpoint: against Transformers (eager attention, f32), whose
+//! answers `tests/fixtures/smollm2/make.py` wrote. `scripts/check-real-model` makes the checkpoint
+//! and names its folder in `ATTEND_REAL_MODEL`; it holds `f32`, `bf16`, `f16` and `f32-sharded`.
+
+mod common;
+
+use std::path::PathBuf;
+
+use attend::generation::{GenerationOptions, Sampling, Session};
+use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
+use attend::{Checkpoint, LoadOptions};
+use common::*;
+
+const KERNELS: [KernelChoice; 2] = [KernelChoice::Native, KernelChoice::Reference];
+
+fn folder(variant: &str) -> PathBuf {
+    let root = std::env::var_os("ATTEND_REAL_MODEL")
+        .expect("ATTEND_REAL_MODEL names no folder; run scripts/check-real-model");
+    PathBuf::from(root).join(variant)
+}
+
+#[derive(serde::Deserialize)]
+struct Prompt {
+    name: String,
+    text: String,
+    ids: Vec<u32>,
+    greedy_ids: Vec<u32>,
+}
+
+fn prompts() -> Vec<Prompt> {
+    serde_json::from_slice(&std::fs::read(fixture("smollm2/prompts.json")).unwrap()).unwrap()
+}
+
+fn greedy(decoder: &Decoder, prompt: &Prompt) -> Vec<u32> {
+    let options = GenerationOptions {
+        max_new_tokens: prompt.greedy_ids.len(),
+        context: None,
+        sampling: Sampling::greedy(),
+        // The reference did not stop at the end of a sequence.
+        end_tokens: vec![],
+        stop: vec![],
+        interrupt: Default::default(),
+    };
+    let mut session = Session::new(decoder, None, &prompt.ids, options).unwrap();
+    while session.step(None).unwrap().is_some() {}
+    session.generated().to_vec()
+}
+
+#[test]
+fn prompts_have_the_tokens_of_transformers() {
+    let checkpoint = Checkpoint::open(&folder("f32")).unwrap();
+    for prompt in prompts() {
+        let encoded = checkpoint.tokenizer().unwrap().encode(&prompt.text).unwrap();
+        assert_eq!(encoded.ids, prompt.ids, "{}", prompt.name);
+        assert_eq!(encoded.texts.concat(), prompt.text, "{}", prompt.name);
+    }
+}
+
+#[test]
+fn sixty_four_greedy_tokens_of_every_prompt_are_those_of_transformers() {
+    let prompts = prompts();
+    assert_eq!(prompts.len(), 5);
+    assert!(prompts.iter().any(|prompt| prompt.ids.len() >= 500));
+    for kernels in KERNELS {
+        let decoder = load(&folder("f32"), kernels, None);
+        for prompt in &prompts {
+            assert_eq!(prompt.greedy_ids.len(), 64);
+            assert_eq!(greedy(&decoder, prompt), prompt.greedy_ids, "{} with {kernels:?}", prompt.name);
+        }
+    }
+}
+
+#[test]
+fn shards_give_the_same_tokens_as_the_whole_file() {
+    let decoder = load(&folder("f32-sharded"), KernelChoice::Native, None);
+    let prompts = prompts();
+    assert_eq!(greedy(&decoder, &prompts[0]), prompts[0].greedy_ids);
+}
+
+#[test]
+fn maps_and_logits_agree_with_transformers() {
+    let reference = Reference::open(&fixture("smollm2/maps.safetensors"));
+    let ids = reference.ids("input_ids");
+    for kernels in KERNELS {
+        let decoder = load(&folder("f32"), kernels, None);
+        let mut cache = decoder.new_cache(ids.len()).unwrap();
+        let mut maps = KeepMaps::default();
+        let request = Forward { observer: Some(&mut maps), ..Forward::default() };
+        let logits = decoder.forward(&ids, &mut cache, request).unwrap();
+        let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_logits_close(&logits, &reference.f32s("logits"), 1e-4, &format!("{kernels:?}"));
+        let (_, layers) = &maps.steps[0];
+        assert_eq!(layers.len(), 30);
+        for (layer, map) in layers.iter().enumerate() {
+            let expected = reference.f32s(&format!("attention.{layer}"));
+            assert_close(map, &expected, 2e-5, &format!("{kernels:?} layer {layer}"));
+        }
+    }
+}
+
+/// Perplexity of the fixed text, in one pass.
+fn perplexity(variant: &str, kernels: KernelChoice) -> f64 {
+    let text = std::fs::read_to_string(fixture("smollm2/perplexity.txt")).unwrap();
+    let checkpoint = Checkpoint::open(&folder(variant)).unwrap();
+    let options = LoadOptions { kernels, threads: 2, ..LoadOptions::default() };
+    let decoder = checkpoint.load(&options).unwrap();
+    let ids = checkpoint.tokenizer().unwrap().encode(&text).unwrap().ids;
+    assert!(ids.len() > 400);
+    let mut cache = decoder.new_cache(ids.len()).unwrap();
+    let request = Forward { logits: LogitRows::All, ..Forward::default() };
+    let logits = decoder.forward(&ids, &mut cache, request).unwrap();
+    let rows = logits.to_vec2::<f32>().unwrap();
+    let log_probability: f64 = rows
+        .iter()
+        .zip(&ids[1..])
+        .map(|(row, next)| attend::generation::sampler::log_probability(row, *next))
+        .sum();
+    (-log_probability / (ids.len() - 1) as f64).exp()
+}
+
+#[test]
+fn half_the_bytes_cost_less_than_one_per_cent_of_perplexity() {
+    let whole = perplexity("f32", KernelChoice::Native);
+    println!("perplexity f32: {whole:.4}");
+    assert!(whole.is_finite() && whole > 1.0);
+    for kernels in KERNELS {
+        for variant in ["bf16", "f16"] {
+            let half = perplexity(variant, kernels);
+            println!("perplexity {variant} {kernels:?}: {half:.4} ({:+.3} %)", 100.0 * (half / whole - 1.0));
+            assert!((half / whole - 1.0).abs() < 0.01, "{variant} {kernels:?}: {half} for {whole}");
+        }
+    }
+}
