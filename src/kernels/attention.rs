@@ -13,6 +13,7 @@
 // As in `simd`: unsafe because of the CPU's instructions and raw pointers within checked slices.
 #![allow(unsafe_op_in_unsafe_fn)]
 
+use super::memory::FloatMemory;
 use super::simd::{Simd, dispatch};
 use super::threads::SharedSlice;
 use super::tile::{TILE_ROWS, TileArgs, packed_tile_f32, strided_tile};
@@ -21,17 +22,18 @@ use super::{Isa, PANEL, Pool};
 /// Keys whose softmax is taken together; a multiple of [`PANEL`].
 const CHUNK: usize = 256;
 
-/// The keys and values of one layer, allocated once for `capacity` positions and written in place.
+/// The keys and values of every layer, allocated once for `capacity` positions and written in place.
 ///
-/// Keys: `[kv_heads][capacity/32][head_dim][32]`; values: `[kv_heads][head_dim/32][capacity][32]`.
-pub struct LayerCache {
+/// Each layer has its keys, `[kv_heads][capacity/32][head_dim][32]`, and behind them its values,
+/// `[kv_heads][head_dim/32][capacity][32]`.
+pub struct Cache {
     shape: CacheShape,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    data: FloatMemory,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheShape {
+    pub layers: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
     /// Positions.
@@ -43,6 +45,10 @@ impl CacheShape {
         self.capacity.next_multiple_of(PANEL) * self.head_dim
     }
 
+    fn keys(&self) -> usize {
+        self.kv_heads * self.key_head()
+    }
+
     fn value_panel(&self) -> usize {
         self.capacity * PANEL
     }
@@ -50,45 +56,61 @@ impl CacheShape {
     fn value_panels(&self) -> usize {
         self.head_dim.div_ceil(PANEL)
     }
+
+    fn layer(&self) -> usize {
+        self.keys() + self.kv_heads * self.value_panels() * self.value_panel()
+    }
 }
 
-impl LayerCache {
+impl Cache {
     /// An empty cache. The memory is zero, and touched only as positions are written.
-    pub fn new(shape: CacheShape) -> LayerCache {
-        LayerCache {
-            shape,
-            keys: vec![0.0; shape.kv_heads * shape.key_head()],
-            values: vec![0.0; shape.kv_heads * shape.value_panels() * shape.value_panel()],
-        }
+    ///
+    /// # Errors
+    /// If the system has no memory for it.
+    pub fn new(shape: CacheShape) -> std::io::Result<Cache> {
+        Ok(Cache { shape, data: FloatMemory::zeroed(shape.layers * shape.layer())? })
     }
 
-    pub fn shape(&self) -> CacheShape {
-        self.shape
-    }
-
-    /// Writes the keys and values of consecutive positions. In row *i* of `rows`, `row_len` long,
-    /// keys `[kv_heads][head_dim]` start at `keys_at` and values at `values_at`.
+    /// Writes the keys and values of consecutive positions into a layer. In row *i* of `rows`,
+    /// `row_len` long, keys `[kv_heads][head_dim]` start at `keys_at` and values at `values_at`.
     ///
     /// # Panics
     /// If positions pass the capacity or a row is too short.
-    pub fn write(&mut self, first: usize, rows: &[f32], row_len: usize, keys_at: usize, values_at: usize) {
-        let CacheShape { kv_heads, head_dim, capacity } = self.shape;
+    pub fn write(
+        &mut self,
+        layer: usize,
+        first: usize,
+        rows: &[f32],
+        row_len: usize,
+        keys_at: usize,
+        values_at: usize,
+    ) {
+        let shape = self.shape;
+        let CacheShape { kv_heads, head_dim, capacity, .. } = shape;
         assert!(first + rows.len() / row_len <= capacity, "positions past the cache's capacity");
+        let layer = &mut self.data[layer * shape.layer()..(layer + 1) * shape.layer()];
+        let (keys, values) = layer.split_at_mut(shape.keys());
         for (position, row) in (first..).zip(rows.chunks_exact(row_len)) {
             for head in 0..kv_heads {
                 let key = &row[keys_at + head * head_dim..][..head_dim];
-                let start = head * self.shape.key_head() + position / PANEL * head_dim * PANEL + position % PANEL;
+                let start = head * shape.key_head() + position / PANEL * head_dim * PANEL + position % PANEL;
                 for (dim, value) in key.iter().enumerate() {
-                    self.keys[start + dim * PANEL] = *value;
+                    keys[start + dim * PANEL] = *value;
                 }
                 let value = &row[values_at + head * head_dim..][..head_dim];
                 for (panel, value) in value.chunks(PANEL).enumerate() {
-                    let panel = head * self.shape.value_panels() + panel;
-                    let start = panel * self.shape.value_panel() + position * PANEL;
-                    self.values[start..start + value.len()].copy_from_slice(value);
+                    let panel = head * shape.value_panels() + panel;
+                    let start = panel * shape.value_panel() + position * PANEL;
+                    values[start..start + value.len()].copy_from_slice(value);
                 }
             }
         }
+    }
+
+    /// Keys and values of one layer.
+    fn layer(&self, layer: usize) -> (&[f32], &[f32]) {
+        let len = self.shape.layer();
+        self.data[layer * len..(layer + 1) * len].split_at(self.shape.keys())
     }
 }
 
@@ -130,7 +152,8 @@ impl Queries<'_> {
 pub fn attend(
     isa: Isa,
     pool: &Pool,
-    cache: &LayerCache,
+    cache: &Cache,
+    layer: usize,
     queries: Queries<'_>,
     out: &mut [f32],
     map: Option<&mut [f32]>,
@@ -148,7 +171,8 @@ pub fn attend(
         SharedSlice::new(map)
     });
     let out = SharedSlice::new(out);
-    let job = Job { isa, cache, queries, group, out, map };
+    let (keys, values) = cache.layer(layer);
+    let job = Job { isa, shape, keys, values, queries, group, out, map };
     let rows = tokens * group;
     let tiles = shape.kv_heads * rows.div_ceil(TILE_ROWS);
     let chunks = queries.keys.div_ceil(CHUNK);
@@ -157,9 +181,9 @@ pub fn attend(
     } else {
         pool.for_each(tiles, 1, |index| {
             let tile = job.tile(index);
-            let mut running = Partial::empty(shape);
+            let mut running = Partial::empty(shape, tile.rows);
             let mut chunk_maximum = vec![[0f32; TILE_ROWS]; if job.map.is_some() { chunks } else { 0 }];
-            let mut partial = Partial::empty(shape);
+            let mut partial = Partial::empty(shape, tile.rows);
             for chunk in 0..job.chunks_seen(&tile) {
                 job.chunk(&tile, chunk, &mut partial);
                 if let Some(maximum) = chunk_maximum.get_mut(chunk) {
@@ -191,17 +215,17 @@ struct Partial {
 }
 
 impl Partial {
-    fn empty(shape: CacheShape) -> Partial {
+    fn empty(shape: CacheShape, rows: usize) -> Partial {
         Partial {
             maximum: [f32::NEG_INFINITY; TILE_ROWS],
             sum: [0.0; TILE_ROWS],
-            values: vec![0.0; TILE_ROWS * shape.value_panels() * PANEL],
+            values: vec![0.0; rows * shape.value_panels() * PANEL],
         }
     }
 
     /// Adds the next chunk. A row that sees nothing of it has sum 0 there and is left alone.
     fn combine(&mut self, next: &Partial, rows: usize) {
-        let width = self.values.len() / TILE_ROWS;
+        let width = self.values.len() / rows;
         for row in 0..rows {
             if next.sum[row] == 0.0 {
                 continue;
@@ -221,7 +245,10 @@ impl Partial {
 
 struct Job<'a> {
     isa: Isa,
-    cache: &'a LayerCache,
+    shape: CacheShape,
+    /// The layer's part of the cache.
+    keys: &'a [f32],
+    values: &'a [f32],
     queries: Queries<'a>,
     /// Query heads for each key/value head.
     group: usize,
@@ -234,7 +261,8 @@ impl Job<'_> {
     /// combined in order afterwards.
     fn run_split_by_chunks(&self, pool: &Pool, tiles: usize, chunks: usize) {
         let tiles: Vec<Tile> = (0..tiles).map(|index| self.tile(index)).collect();
-        let mut partials = vec![Partial::empty(self.cache.shape); tiles.len() * chunks];
+        let empty = |tile: &Tile| vec![Partial::empty(self.shape, tile.rows); chunks];
+        let mut partials: Vec<Partial> = tiles.iter().flat_map(empty).collect();
         let shared = SharedSlice::new(&mut partials);
         pool.for_each(tiles.len() * chunks, 1, |task| {
             let (tile, chunk) = (&tiles[task / chunks], task % chunks);
@@ -244,7 +272,7 @@ impl Job<'_> {
             }
         });
         for (tile, partials) in tiles.iter().zip(partials.chunks_exact(chunks)) {
-            let mut running = Partial::empty(self.cache.shape);
+            let mut running = Partial::empty(self.shape, tile.rows);
             for partial in partials {
                 running.combine(partial, tile.rows);
             }
@@ -258,7 +286,7 @@ impl Job<'_> {
         let tiles_in_head = rows_in_head.div_ceil(TILE_ROWS);
         let (kv_head, first_row) = (index / tiles_in_head, index % tiles_in_head * TILE_ROWS);
         let rows = TILE_ROWS.min(rows_in_head - first_row);
-        let head_dim = self.cache.shape.head_dim;
+        let head_dim = self.shape.head_dim;
         let mut packed = vec![0.0; head_dim * rows];
         for row in 0..rows {
             let (token, head) = self.token_and_head(kv_head, first_row + row);
@@ -286,11 +314,11 @@ impl Job<'_> {
 
     /// One chunk of keys for one tile.
     fn chunk(&self, tile: &Tile, chunk: usize, partial: &mut Partial) {
-        let shape = self.cache.shape;
+        let shape = self.shape;
         let first_key = chunk * CHUNK;
         let keys = self.visible(tile, tile.rows - 1).min(first_key + CHUNK) - first_key;
         let mut scores = [0f32; TILE_ROWS * CHUNK];
-        let key_head = &self.cache.keys[tile.kv_head * shape.key_head()..][..shape.key_head()];
+        let key_head = &self.keys[tile.kv_head * shape.key_head()..][..shape.key_head()];
         for panel in 0..keys.div_ceil(PANEL) {
             let keys = &key_head[(first_key / PANEL + panel) * shape.head_dim * PANEL..][..shape.head_dim * PANEL];
             let args = TileArgs {
@@ -325,14 +353,14 @@ impl Job<'_> {
         }
         let width = shape.value_panels() * PANEL;
         for panel in 0..shape.value_panels() {
-            let values = &self.cache.values[(tile.kv_head * shape.value_panels() + panel) * shape.value_panel()..]
+            let values = &self.values[(tile.kv_head * shape.value_panels() + panel) * shape.value_panel()..]
                 [first_key * PANEL..(first_key + keys) * PANEL];
             let args = TileArgs {
                 rows: tile.rows,
                 depth: keys,
                 x: scores.as_ptr(),
                 panel: values.as_ptr(),
-                // SAFETY: values of a partial are [12][value_panels · 32].
+                // SAFETY: values of a partial are [rows][value_panels · 32].
                 out: unsafe { partial.values.as_mut_ptr().add(panel * PANEL) },
                 out_row: width,
             };
@@ -343,8 +371,8 @@ impl Job<'_> {
 
     /// Divides by the sum; turns kept exponentials into the map.
     fn finish(&self, tile: &Tile, running: &Partial, chunk_maximum: &[[f32; TILE_ROWS]]) {
-        let head_dim = self.cache.shape.head_dim;
-        let width = running.values.len() / TILE_ROWS;
+        let head_dim = self.shape.head_dim;
+        let width = running.values.len() / tile.rows;
         for row in 0..tile.rows {
             let (token, head) = self.token_and_head(tile.kv_head, tile.first_row + row);
             let scale = 1.0 / running.sum[row];
@@ -411,6 +439,8 @@ mod tests {
         (0..len).map(|i| (((i + seed) * 7919 % 1013) as f32 - 506.0) / 300.0).collect()
     }
 
+    const LAYER: usize = 1;
+
     struct Case {
         heads: usize,
         kv_heads: usize,
@@ -434,14 +464,16 @@ mod tests {
             values(self.keys() * self.row_len(), self.head_dim)
         }
 
-        fn cache(&self, rows: &[f32]) -> LayerCache {
-            let mut cache = LayerCache::new(CacheShape {
+        fn cache(&self, rows: &[f32]) -> Cache {
+            let mut cache = Cache::new(CacheShape {
+                layers: 2,
                 kv_heads: self.kv_heads,
                 head_dim: self.head_dim,
                 capacity: self.keys() + 3,
-            });
+            })
+            .unwrap();
             let keys_at = self.heads * self.head_dim;
-            cache.write(0, rows, self.row_len(), keys_at, keys_at + self.kv_heads * self.head_dim);
+            cache.write(LAYER, 0, rows, self.row_len(), keys_at, keys_at + self.kv_heads * self.head_dim);
             cache
         }
 
@@ -509,7 +541,7 @@ mod tests {
                 let cache = case.cache(&rows);
                 let mut out = vec![f32::NAN; case.tokens * case.heads * case.head_dim];
                 let mut map = vec![f32::NAN; case.heads * case.tokens * case.keys()];
-                attend(isa, &pool, &cache, case.queries(&rows, case.depth, case.tokens), &mut out, Some(&mut map));
+                attend(isa, &pool, &cache, LAYER, case.queries(&rows, case.depth, case.tokens), &mut out, Some(&mut map));
                 let (expected_map, expected_out) = case.defined(&rows);
                 for (ours, expected) in map.iter().zip(&expected_map) {
                     assert!((f64::from(*ours) - expected).abs() < 2e-6, "{isa} case {number}: {ours} for {expected}");
@@ -534,16 +566,16 @@ mod tests {
                 let width = case.heads * case.head_dim;
                 let mut expected = vec![0f32; case.tokens * width];
                 let whole = case.queries(&rows, case.depth, case.tokens);
-                attend(isa, &Pool::new(1), &cache, whole, &mut expected, None);
+                attend(isa, &Pool::new(1), &cache, LAYER, whole, &mut expected, None);
                 let pool = Pool::new(3);
                 let mut out = vec![0f32; expected.len()];
                 let mut map = vec![0f32; case.heads * case.tokens * case.keys()];
-                attend(isa, &pool, &cache, whole, &mut out, Some(&mut map));
+                attend(isa, &pool, &cache, LAYER, whole, &mut out, Some(&mut map));
                 assert_eq!(out, expected, "{isa}: capture or threads changed the result");
                 for token in 0..case.tokens {
                     let mut alone = vec![0f32; width];
                     let query = case.queries(&rows, case.depth + token, 1);
-                    attend(isa, &pool, &cache, query, &mut alone, None);
+                    attend(isa, &pool, &cache, LAYER, query, &mut alone, None);
                     assert_eq!(alone, expected[token * width..(token + 1) * width], "{isa}: token {token} alone");
                 }
             }
@@ -559,7 +591,7 @@ mod tests {
         for isa in Isa::available() {
             let mut out = vec![0f32; case.tokens * case.heads * case.head_dim];
             let queries = case.queries(&rows, case.depth, case.tokens);
-            attend(isa, &Pool::new(1), &cache, queries, &mut out, None);
+            attend(isa, &Pool::new(1), &cache, LAYER, queries, &mut out, None);
             assert!(out.iter().any(|value| value.is_nan()), "{isa}");
         }
     }

@@ -14,7 +14,7 @@ use super::threads::SharedSlice;
 use super::tile::{
     Element, TILE_ROWS, TileArgs, packed_tile_bf16, packed_tile_f16, packed_tile_f32, widen_bf16, widen_f16,
 };
-use super::{Isa, PANEL, Pool};
+use super::{Isa, PANEL, Pool, memory};
 
 /// How a weight is held in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, serde::Serialize, serde::Deserialize)]
@@ -100,10 +100,7 @@ impl PackedMatrix {
             assert_eq!(source.bytes.len(), source.rows * columns * source.element.size());
         }
         let panels = rows.div_ceil(PANEL);
-        let mut data = MmapMut::map_anon(panels * PANEL * columns * element.size())?;
-        #[cfg(target_os = "linux")]
-        // Only advice: without huge pages the same memory works, somewhat slower.
-        let _ = data.advise(memmap2::Advice::HugePage);
+        let mut data = memory::zeroed(panels * PANEL * columns * element.size())?;
         let panel_bytes = PANEL * columns * element.size();
         let shared = SharedSlice::new(&mut data);
         pool.for_each(panels, 1, |panel| {

@@ -10,6 +10,7 @@
 pub mod attention;
 pub mod elementwise;
 pub mod matmul;
+mod memory;
 pub mod simd;
 pub mod stream;
 pub mod threads;

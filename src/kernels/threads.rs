@@ -1,37 +1,45 @@
 //! A small pool of threads for the hot path: a region starts in well under a microsecond while
 //! the pool is hot, and costs nothing while it is idle.
 //!
-//! [`Pool::run`] calls one closure on every thread, the caller's included, and returns when all
-//! are done. Workers spin for about 50 µs after their last region, then park. Work is shared out
-//! by the closure itself, usually through [`Pool::for_each`].
+//! [`Pool::for_each`] opens a region, in which every thread that is free takes pieces of the work,
+//! the caller's among them. When the work is used up the caller closes the region and waits only
+//! for the threads that are inside: one that the system has taken from its CPU, and that never
+//! came, is not waited for. Workers spin for about 50 µs after their last region, then park.
 
+use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 const SPIN: Duration = Duration::from_micros(50);
 
-type Region = *const (dyn Fn(usize) + Sync);
+/// In the state: whether the region can be entered.
+const OPEN: u64 = 1 << 15;
+/// In the state: how many workers are inside.
+const INSIDE: u64 = OPEN - 1;
+/// In the state, above the rest: the region's number.
+const GENERATION: u64 = 1 << 16;
+
+type Region = *const (dyn Fn() + Sync);
 
 struct Shared {
-    /// Counts regions; a change is the signal to start.
-    generation: AtomicUsize,
-    /// Workers that have not finished the region at hand.
-    running: AtomicUsize,
-    /// The region at hand. Written before `generation` rises, read after.
-    region: Mutex<Option<SendRegion>>,
+    /// Number of the region, whether it is open, and how many workers are inside.
+    state: AtomicU64,
+    /// The region at hand: written while none is open, read by workers that have entered.
+    region: UnsafeCell<Option<Region>>,
     parked: Vec<AtomicBool>,
     panicked: AtomicBool,
     stop: AtomicBool,
     spin: Duration,
 }
 
-#[derive(Clone, Copy)]
-struct SendRegion(Region);
-// SAFETY: the closure behind the pointer is `Sync`, and `run` keeps it alive until every worker is done.
-unsafe impl Send for SendRegion {}
+// SAFETY: `region` is written only by the one caller of `run` (which holds `busy`), while no region
+// is open and nobody inside; workers read it only inside. The closure behind it is `Sync`.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; nothing in it belongs to one thread.
+unsafe impl Send for Shared {}
 
 /// Threads that wait for regions of work.
 pub struct Pool {
@@ -44,13 +52,12 @@ pub struct Pool {
 impl Pool {
     /// A pool in which `threads` threads work, the caller's among them.
     pub fn new(threads: usize) -> Pool {
-        let threads = threads.max(1);
+        let threads = threads.clamp(1, INSIDE as usize);
         // More threads than CPUs must not spin: they would take time from those that work.
         let spin = if threads <= available_threads() { SPIN } else { Duration::ZERO };
         let shared = Arc::new(Shared {
-            generation: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
-            region: Mutex::new(None),
+            state: AtomicU64::new(0),
+            region: UnsafeCell::new(None),
             parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -62,7 +69,7 @@ impl Pool {
                 // A system that refuses another thread leaves a smaller pool, which works as well.
                 let handle = std::thread::Builder::new()
                     .name(format!("attend-{index}"))
-                    .spawn(move || work(&shared, index))
+                    .spawn(move || work(&shared, &shared.parked[index - 1]))
                     .ok()?;
                 let thread = handle.thread().clone();
                 Some((handle, thread))
@@ -76,31 +83,27 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `region(thread)` on every thread at once, thread 0 being the caller's.
-    ///
-    /// # Panics
-    /// If the region panics on any thread; the pool stays usable.
-    pub fn run(&self, region: &(dyn Fn(usize) + Sync)) {
-        if self.workers.is_empty() {
-            return region(0);
-        }
+    /// Calls `region` here, and on every worker that comes before this call of it returns.
+    fn run(&self, region: &(dyn Fn() + Sync)) {
         let _one_at_a_time = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
-        let erased: *const (dyn Fn(usize) + Sync + '_) = region;
-        // SAFETY: only the lifetime changes; this function does not return, or unwind, before
-        // every worker has finished with the closure.
+        let erased: *const (dyn Fn() + Sync + '_) = region;
+        // SAFETY: only the lifetime changes; this function does not return, or unwind, before the
+        // region is closed and everybody has left it.
         let erased: Region = unsafe { std::mem::transmute(erased) };
-        *shared.region.lock().unwrap_or_else(PoisonError::into_inner) = Some(SendRegion(erased));
-        shared.running.store(self.workers.len(), Ordering::Relaxed);
-        shared.generation.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: no region is open, nobody is inside, and `busy` keeps other callers out.
+        unsafe { *shared.region.get() = Some(erased) };
+        let generation = shared.state.load(Ordering::Relaxed) / GENERATION + 1;
+        shared.state.store(generation * GENERATION | OPEN, Ordering::SeqCst);
         for ((_, thread), parked) in self.workers.iter().zip(&shared.parked) {
             if parked.load(Ordering::SeqCst) {
                 thread.unpark();
             }
         }
-        let own = catch_unwind(AssertUnwindSafe(|| region(0)));
+        let own = catch_unwind(AssertUnwindSafe(region));
+        shared.state.fetch_and(!OPEN, Ordering::SeqCst);
         let mut spins = 0u32;
-        while shared.running.load(Ordering::Acquire) != 0 {
+        while shared.state.load(Ordering::Acquire) & INSIDE != 0 {
             spins += 1;
             if shared.spin.is_zero() || spins.is_multiple_of(4096) {
                 std::thread::yield_now();
@@ -108,21 +111,24 @@ impl Pool {
                 std::hint::spin_loop();
             }
         }
+        let worker_panicked = shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = own {
-            shared.panicked.store(false, Ordering::Relaxed);
             std::panic::resume_unwind(panic);
         }
-        assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a kernel panicked on a worker thread");
+        assert!(!worker_panicked, "a kernel panicked on a worker thread");
     }
 
     /// Calls `task(i)` for every `i` below `count`, each once, `chunk` neighbours at a time.
+    ///
+    /// # Panics
+    /// If a task panics, on whichever thread; the pool stays usable.
     pub fn for_each(&self, count: usize, chunk: usize, task: impl Fn(usize) + Sync) {
         let chunk = chunk.max(1);
         if count <= chunk || self.workers.is_empty() {
             return (0..count).for_each(task);
         }
         let next = AtomicUsize::new(0);
-        self.run(&|_| {
+        self.run(&|| {
             loop {
                 let start = next.fetch_add(chunk, Ordering::Relaxed);
                 if start >= count {
@@ -137,7 +143,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+        self.shared.state.fetch_add(GENERATION, Ordering::SeqCst);
         for (handle, thread) in self.workers.drain(..) {
             thread.unpark();
             // A worker catches every panic of its regions, so there is nothing to report here.
@@ -151,40 +157,51 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn work(shared: &Shared, index: usize) {
+fn work(shared: &Shared, parked: &AtomicBool) {
     let mut seen = 0;
     loop {
-        seen = wait_for_region(shared, index, seen);
+        seen = wait_for_region(shared, parked, seen);
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        let region = *shared.region.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(SendRegion(region)) = region {
-            // SAFETY: `run` keeps the closure alive until `running` is 0.
+        if !enter(shared, seen) {
+            continue;
+        }
+        // SAFETY: inside, so the region's caller has written this and waits for us.
+        if let Some(region) = unsafe { *shared.region.get() } {
+            // SAFETY: likewise the closure is alive.
             let region = unsafe { &*region };
-            if catch_unwind(AssertUnwindSafe(|| region(index))).is_err() {
+            if catch_unwind(AssertUnwindSafe(region)).is_err() {
                 shared.panicked.store(true, Ordering::Relaxed);
             }
         }
-        shared.running.fetch_sub(1, Ordering::Release);
+        shared.state.fetch_sub(1, Ordering::Release);
     }
 }
 
+/// Enters the region of a generation, unless it is closed or another one has come.
+fn enter(shared: &Shared, generation: u64) -> bool {
+    let open = |state: u64| state / GENERATION == generation && state & OPEN != 0;
+    shared
+        .state
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| open(state).then_some(state + 1))
+        .is_ok()
+}
+
 /// Spins, then parks, until the generation is no longer `seen`; answers the new one.
-fn wait_for_region(shared: &Shared, index: usize, seen: usize) -> usize {
+fn wait_for_region(shared: &Shared, parked: &AtomicBool, seen: u64) -> u64 {
     let started = Instant::now();
     let mut spins = 0u32;
+    let generation = || shared.state.load(Ordering::SeqCst) / GENERATION;
     loop {
-        let generation = shared.generation.load(Ordering::SeqCst);
-        if generation != seen {
-            return generation;
+        if generation() != seen {
+            return generation();
         }
         spins += 1;
         if spins.is_multiple_of(64) && started.elapsed() >= shared.spin {
-            let parked = &shared.parked[index - 1];
             parked.store(true, Ordering::SeqCst);
             // Looked at again after the flag: either `run` sees the flag, or we see its generation.
-            while shared.generation.load(Ordering::SeqCst) == seen {
+            while generation() == seen {
                 std::thread::park();
             }
             parked.store(false, Ordering::SeqCst);
@@ -220,6 +237,8 @@ impl<T> SharedSlice<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -238,28 +257,46 @@ mod tests {
 
     #[test]
     fn a_parked_pool_wakes() {
-        let pool = Pool::new(2);
+        let pool = Pool::new(3);
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(5));
-            let threads = AtomicUsize::new(0);
-            pool.run(&|_| {
-                threads.fetch_add(1, Ordering::Relaxed);
+            // Only three threads together pass it.
+            let all = Barrier::new(3);
+            pool.for_each(3, 1, |_| {
+                all.wait();
             });
-            assert_eq!(threads.load(Ordering::Relaxed), 2);
         }
+    }
+
+    #[test]
+    fn many_short_regions_lose_nothing() {
+        let pool = Pool::new(2);
+        let sum = AtomicUsize::new(0);
+        for _ in 0..20_000 {
+            pool.for_each(4, 1, |i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(sum.load(Ordering::Relaxed), 20_000 * 6);
     }
 
     #[test]
     fn a_panic_reaches_the_caller_and_leaves_the_pool_usable() {
         let pool = Pool::new(2);
-        let caught = catch_unwind(AssertUnwindSafe(|| {
-            pool.run(&|thread| assert_ne!(thread, 1, "on purpose"));
-        }));
-        assert!(caught.is_err());
-        let done = AtomicUsize::new(0);
-        pool.run(&|_| {
-            done.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(done.load(Ordering::Relaxed), 2);
+        for bad in 0..2 {
+            let both = Barrier::new(2);
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                pool.for_each(2, 1, |i| {
+                    both.wait();
+                    assert_ne!(i, bad, "on purpose");
+                });
+            }));
+            assert!(caught.is_err());
+            let done = AtomicUsize::new(0);
+            pool.for_each(2, 1, |_| {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.load(Ordering::Relaxed), 2);
+        }
     }
 }

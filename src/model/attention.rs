@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
 use super::decoder::Step;
-use super::kv_cache::LayerKeysValues;
+use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
 use super::ops::{AttentionShape, Linear, Ops};
 use crate::error::Result;
@@ -54,13 +54,13 @@ impl Attention {
         ops: &Ops,
         normed: &Tensor,
         step: &Step,
-        cache: &mut LayerKeysValues,
+        cache: &mut KeysValues,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         // [tokens, (heads + 2 · kv_heads) · head_dim]
         let projected = ops.linear(normed, &self.query_key_value)?;
         let turned = ops.rotary(projected, &self.shape, step)?;
-        ops.append(&turned, &self.shape, step, cache)?;
+        ops.append(&turned, &self.shape, step, cache, self.layer)?;
         // [tokens, heads · head_dim]
         let attended = ops.attention(&turned, &self.shape, step, cache, self.layer, observer)?;
         ops.linear(&attended, &self.output)

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::attention::Attention;
 use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
 use super::decoder::Step;
-use super::kv_cache::LayerKeysValues;
+use super::kv_cache::KeysValues;
 use super::mlp::Mlp;
 use super::observer::AttentionObserver;
 use super::ops::{Norm, Ops};
@@ -43,7 +43,7 @@ impl Block {
         ops: &Ops,
         hidden: &Tensor,
         step: &Step,
-        cache: &mut LayerKeysValues,
+        cache: &mut KeysValues,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         let normed = ops.rms_norm(hidden, &self.attention_norm)?;

@@ -131,7 +131,7 @@ impl Decoder {
                 Some(observer) if observer.wants(layer) => Some(&mut **observer),
                 _ => None,
             };
-            hidden = block.forward(&self.ops, &hidden, &step, &mut cache.layers[layer], observer)?;
+            hidden = block.forward(&self.ops, &hidden, &step, &mut cache.store, observer)?;
             self.check_finite(&hidden, &step, || format!("layer {layer}"))?;
         }
         if logits == LogitRows::Last {

@@ -1,44 +1,41 @@
-//! Keys and values of the positions so far, one [`LayerKeysValues`] a layer, preallocated for the
-//! context asked for and written in place.
+//! Keys and values of the positions so far, preallocated for the context asked for and written in
+//! place.
 
 use candle_core::{DType, Tensor};
 
 use super::config::ModelConfig;
 use super::ops::Ops;
 use crate::error::{Error, Result};
-use crate::kernels::attention::{CacheShape, LayerCache};
+use crate::kernels::attention::{Cache, CacheShape};
 
 /// The cache of one sequence.
 pub struct KvCache {
-    pub(super) layers: Vec<LayerKeysValues>,
+    pub(super) store: KeysValues,
     len: usize,
     capacity: usize,
 }
 
-/// One layer's part, in the order that its device's attention reads.
-pub(super) enum LayerKeysValues {
-    Kernels(LayerCache),
-    /// Keys and values `[kv_heads, capacity, head_dim]`.
-    Candle { keys: Tensor, values: Tensor },
+/// Keys and values of every layer, in the order that the device's attention reads.
+pub(super) enum KeysValues {
+    Kernels(Cache),
+    /// For each layer its keys and its values, `[kv_heads, capacity, head_dim]`.
+    Candle(Vec<(Tensor, Tensor)>),
 }
 
 impl KvCache {
     pub(super) fn new(config: &ModelConfig, ops: &Ops, capacity: usize) -> Result<KvCache> {
-        let shape = CacheShape { kv_heads: config.kv_heads, head_dim: config.head_dim, capacity };
-        let layers = (0..config.layers)
-            .map(|_| {
-                Ok(if ops.uses_kernels() {
-                    LayerKeysValues::Kernels(LayerCache::new(shape))
-                } else {
-                    let zeros = || {
-                        let dims = (config.kv_heads, capacity, config.head_dim);
-                        Tensor::zeros(dims, DType::F32, ops.device())
-                    };
-                    LayerKeysValues::Candle { keys: zeros()?, values: zeros()? }
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(KvCache { layers, len: 0, capacity })
+        let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
+        let store = if ops.uses_kernels() {
+            let cache = Cache::new(CacheShape { layers, kv_heads, head_dim, capacity });
+            KeysValues::Kernels(
+                cache.map_err(|error| Error::Usage(format!("no memory for the cache: {error}; ask for less with -c")))?,
+            )
+        } else {
+            let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, ops.device());
+            let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?)));
+            KeysValues::Candle(layers.collect::<Result<_>>()?)
+        };
+        Ok(KvCache { store, len: 0, capacity })
     }
 
     /// Positions held.

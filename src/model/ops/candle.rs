@@ -43,8 +43,7 @@ pub(super) fn append(
     rows: &Tensor,
     shape: &AttentionShape,
     step: &Step,
-    keys: &Tensor,
-    values: &Tensor,
+    (keys, values): &(Tensor, Tensor),
 ) -> Result<()> {
     let part = |at| -> Result<Tensor> {
         Ok(rows
@@ -62,8 +61,7 @@ pub(super) fn attention(
     rows: &Tensor,
     shape: &AttentionShape,
     step: &Step,
-    keys: &Tensor,
-    values: &Tensor,
+    (keys, values): &(Tensor, Tensor),
     layer: usize,
     observer: Option<&mut dyn AttentionObserver>,
 ) -> Result<Tensor> {

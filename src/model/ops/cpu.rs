@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor};
 
 use super::AttentionShape;
 use crate::error::Result;
-use crate::kernels::attention::{LayerCache, Queries, attend};
+use crate::kernels::attention::{Cache, Queries, attend};
 use crate::kernels::matmul::{PackedMatrix, matmul as matmul_kernel};
 use crate::kernels::{Isa, Pool, elementwise};
 use crate::model::decoder::Step;
@@ -89,10 +89,16 @@ impl InplaceOp1 for Turn<'_> {
     }
 }
 
-pub(super) fn append(rows: &Tensor, shape: &AttentionShape, step: &Step, cache: &mut LayerCache) -> Result<()> {
+pub(super) fn append(
+    rows: &Tensor,
+    shape: &AttentionShape,
+    step: &Step,
+    cache: &mut Cache,
+    layer: usize,
+) -> Result<()> {
     let keys_at = shape.query_width();
     let values_at = keys_at + shape.kv_width();
-    read(rows, |rows| cache.write(step.depth, rows, shape.row_len(), keys_at, values_at))
+    read(rows, |rows| cache.write(layer, step.depth, rows, shape.row_len(), keys_at, values_at))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -102,7 +108,7 @@ pub(super) fn attention(
     rows: &Tensor,
     shape: &AttentionShape,
     step: &Step,
-    cache: &LayerCache,
+    cache: &Cache,
     layer: usize,
     observer: Option<&mut dyn AttentionObserver>,
 ) -> Result<Tensor> {
@@ -121,7 +127,7 @@ pub(super) fn attention(
             scale: shape.scale,
         };
         let Some(observer) = observer else {
-            attend(isa, pool, cache, queries(0, step.tokens), &mut out, None);
+            attend(isa, pool, cache, layer, queries(0, step.tokens), &mut out, None);
             return Ok(());
         };
         let mut map = Vec::new();
@@ -129,7 +135,7 @@ pub(super) fn attention(
             let to = step.tokens.min(from + OBSERVED_QUERIES);
             let queries = queries(from, to);
             map.resize(shape.heads * (to - from) * queries.keys, 0.0);
-            attend(isa, pool, cache, queries, &mut out[from * width..to * width], Some(&mut map));
+            attend(isa, pool, cache, layer, queries, &mut out[from * width..to * width], Some(&mut map));
             observer.observe(AttentionRows {
                 layer,
                 first_query: queries.first,

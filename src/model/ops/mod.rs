@@ -11,7 +11,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::decoder::Step;
-use super::kv_cache::LayerKeysValues;
+use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
 use crate::error::{Error, Result};
 use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
@@ -210,11 +210,12 @@ impl Ops {
         rows: &Tensor,
         shape: &AttentionShape,
         step: &Step,
-        cache: &mut LayerKeysValues,
+        cache: &mut KeysValues,
+        layer: usize,
     ) -> Result<()> {
         match cache {
-            LayerKeysValues::Kernels(cache) => cpu::append(rows, shape, step, cache),
-            LayerKeysValues::Candle { keys, values } => candle::append(rows, shape, step, keys, values),
+            KeysValues::Kernels(cache) => cpu::append(rows, shape, step, cache, layer),
+            KeysValues::Candle(layers) => candle::append(rows, shape, step, &layers[layer]),
         }
     }
 
@@ -224,18 +225,18 @@ impl Ops {
         rows: &Tensor,
         shape: &AttentionShape,
         step: &Step,
-        cache: &LayerKeysValues,
+        cache: &KeysValues,
         layer: usize,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         match (cache, self.isa) {
-            (LayerKeysValues::Kernels(cache), Some(isa)) => {
+            (KeysValues::Kernels(cache), Some(isa)) => {
                 cpu::attention(isa, &self.pool, rows, shape, step, cache, layer, observer)
             }
-            (LayerKeysValues::Candle { keys, values }, _) => {
-                candle::attention(rows, shape, step, keys, values, layer, observer)
+            (KeysValues::Candle(layers), _) => {
+                candle::attention(rows, shape, step, &layers[layer], layer, observer)
             }
-            (LayerKeysValues::Kernels(_), None) => unreachable!("the cache was made by these operations"),
+            (KeysValues::Kernels(_), None) => unreachable!("the cache was made by these operations"),
         }
     }
 
