@@ -48,7 +48,9 @@ pub enum Error {
     TokenOutOfRange { id: u32, vocabulary: usize },
 
     /// The model computed an infinity or something that is no number.
-    #[error("{place} gave values that are not finite, at positions {first} to {last}: the weights there may be damaged (NaN or infinite), or overflow in {dtype}; try --dtype f32, or fetch the weights again")]
+    #[error(
+        "{place} gave values that are not finite, at positions {first} to {last}: the weights there may be damaged (NaN or infinite), or overflow in {dtype}; try --dtype f32, or fetch the weights again"
+    )]
     NotFinite { place: String, first: usize, last: usize, dtype: &'static str },
 
     #[error("{path}: {problem}", path = path.display())]

@@ -90,7 +90,8 @@ fn a_truncated_weights_file() {
 fn a_garbled_weights_file() {
     let message = with_damage(|folder| edit_header(folder, |header| header.replace("dtype", "dtipe")));
     says(&message, &["model.safetensors", "garbled"]);
-    let message = with_damage(|folder| fs::write(folder.join("model.safetensors"), b"nonsense, not weights").unwrap());
+    let message =
+        with_damage(|folder| fs::write(folder.join("model.safetensors"), b"nonsense, not weights").unwrap());
     says(&message, &["model.safetensors", "no safetensors file"]);
     let message = with_damage(|folder| fs::write(folder.join("model.safetensors"), b"").unwrap());
     says(&message, &["model.safetensors", "0 bytes"]);
@@ -99,7 +100,9 @@ fn a_garbled_weights_file() {
 #[test]
 fn a_tensor_that_is_missing() {
     let message = with_damage(|folder| {
-        edit_header(folder, |header| header.replace("model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.away"));
+        edit_header(folder, |header| {
+            header.replace("model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.away")
+        });
     });
     says(&message, &["model.safetensors", "tensor model.layers.1.mlp.up_proj.weight is missing"]);
 }
@@ -126,7 +129,10 @@ fn a_tensor_of_the_wrong_type() {
 fn a_tensor_twice_in_the_header() {
     let message = with_damage(|folder| {
         edit_header(folder, |header| {
-            header.replace("\"model.layers.1.input_layernorm.weight\"", "\"model.layers.0.input_layernorm.weight\"")
+            header.replace(
+                "\"model.layers.1.input_layernorm.weight\"",
+                "\"model.layers.0.input_layernorm.weight\"",
+            )
         });
     });
     says(&message, &["model.layers.0.input_layernorm.weight stands twice"]);
@@ -151,8 +157,7 @@ fn a_missing_shard() {
 #[test]
 fn a_shard_name_that_leaves_the_folder() {
     for name in ["../model.safetensors", "/etc/passwd", "sub/model.safetensors", "..", "a\\\\b"] {
-        let message =
-            with_damage(|folder| shard(folder, &format!(r#"{{"weight_map":{{"a":"{name}"}}}}"#)));
+        let message = with_damage(|folder| shard(folder, &format!(r#"{{"weight_map":{{"a":"{name}"}}}}"#)));
         says(&message, &["index.json", "names the shard", "expected a file beside the index"]);
     }
 }
@@ -261,12 +266,18 @@ fn prompts_that_are_none() {
     says(&failure(&run(&["generate", "-m", model]), 2), &["the prompt is empty"]);
     says(&failure(&run(&["generate", "-m", model, "a", "-p", "b"]), 2), &["more than one prompt"]);
     says(&failure(&run(&["generate", "-m", model, "-f", "no/such/file"]), 1), &["no/such/file"]);
-    says(&failure(&run(&["generate", "-m", model, "--prompt-ids", "1,256"]), 2), &["256 is no token", "0 to 255"]);
+    says(
+        &failure(&run(&["generate", "-m", model, "--prompt-ids", "1,256"]), 2),
+        &["256 is no token", "0 to 255"],
+    );
     says(&failure(&run(&["generate", "-m", model, "--prompt-ids", "1,x"]), 2), &["x"]);
     let folder = tempfile::tempdir().unwrap();
     let file = join(&folder, "latin1.txt");
     fs::write(&file, b"caf\xe9").unwrap();
-    says(&failure(&run(&["generate", "-m", model, "-f", arg(&file)]), 2), &["latin1.txt", "not UTF-8", "byte 3"]);
+    says(
+        &failure(&run(&["generate", "-m", model, "-f", arg(&file)]), 2),
+        &["latin1.txt", "not UTF-8", "byte 3"],
+    );
     let mut child = attend()
         .args(["generate", "-m", model])
         .stdin(Stdio::piped())
@@ -317,14 +328,19 @@ fn options_out_of_range() {
         (vec!["map", "-m", model, "Hello", "--queries", "2-5"], ["--queries 2-5", "0-4"]),
         (vec!["map", "-m", model, "Hello", "--keys", "9"], ["--keys", "0-4"]),
         (vec!["map", "-m", model, "Hello", "--step", "1"], ["--step", "dump"]),
-        (vec!["generate", "-m", model, "Hello", "--attention", arg(&dump), "--layers", "3"], ["no layer 3", "0 to 2"]),
-        (vec!["generate", "-m", model, "Hello", "--attention", arg(&dump), "--heads", "0.7"], ["no head 7", "0 to 3"]),
+        (
+            vec!["generate", "-m", model, "Hello", "--attention", arg(&dump), "--layers", "3"],
+            ["no layer 3", "0 to 2"],
+        ),
+        (
+            vec!["generate", "-m", model, "Hello", "--attention", arg(&dump), "--heads", "0.7"],
+            ["no head 7", "0 to 3"],
+        ),
         (vec!["generate", "-m", model, "Hello", "--layers", "1"], ["--attention", "required"]),
         (vec!["generate", "-m", model, "Hello", "--device", "tpu"], ["--device tpu", "cuda:N"]),
         (vec!["generate", "-m", model, "Hello", "--temp", "-1"], ["--temperature", "at least 0"]),
         (vec!["generate", "-m", model, "Hello", "--top-p", "2"], ["--top-p", "from 0 to 1"]),
         (vec!["generate", "-m", model, "Hello", "-t", "0"], ["--threads", "1..=1024"]),
-        (vec!["generate", "Hello"], ["no model", "-m"]),
         (vec!["bench", "-m", model, "-p", "512"], ["pp512", "128"]),
         (vec!["bench", "-m", model, "-p", "0", "-n", "0"], ["nothing to measure", "above 0"]),
     ] {
@@ -342,8 +358,11 @@ fn cuda_in_a_build_without_it() {
 
 #[test]
 fn a_tier_that_this_cpu_lacks() {
-    let output =
-        attend().env("ATTEND_ISA", "mmx").args(["generate", "-m", arg(&fixture("llama")), "Hello"]).output().unwrap();
+    let output = attend()
+        .env("ATTEND_ISA", "mmx")
+        .args(["generate", "-m", arg(&fixture("llama")), "Hello"])
+        .output()
+        .unwrap();
     says(&failure(&output, 2), &["ATTEND_ISA", "\"mmx\"", "plain"]);
 }
 
@@ -358,7 +377,10 @@ fn dump_folders_that_cannot_be() {
     let message = failure(&run(&["generate", "-m", model, "Hello", "--attention", arg(&inside)]), 1);
     says(&message, &["file/dump"]);
     // A folder with something else in it, which must survive.
-    let message = failure(&run(&["generate", "-m", model, "Hello", "--overwrite", "--attention", arg(folder.path())]), 1);
+    let message = failure(
+        &run(&["generate", "-m", model, "Hello", "--overwrite", "--attention", arg(folder.path())]),
+        1,
+    );
     says(&message, &["no part of a dump", "new or empty folder"]);
     assert_eq!(fs::read(&file).unwrap(), b"x");
 }

@@ -58,7 +58,9 @@ fn a_prompt_is_the_same_from_everywhere() {
     let ids = prompt.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(",");
     let model = model();
     let expected = stdout(&["generate", "-m", &model, prompt, "-n", "8", "--json"]);
-    for source in [vec!["-p", prompt], vec!["--prompt", prompt], vec!["-f", arg(&file)], vec!["--prompt-ids", &ids]] {
+    for source in
+        [vec!["-p", prompt], vec!["--prompt", prompt], vec!["-f", arg(&file)], vec!["--prompt-ids", &ids]]
+    {
         let args = [vec!["generate", "-m", &model, "-n", "8", "--json"], source].concat();
         assert_eq!(stdout(&args), expected, "{args:?}");
     }
@@ -136,8 +138,20 @@ fn generation_ends_at_each_end_token_and_shows_it_in_json() {
 fn stop_texts_end_and_are_not_printed() {
     let folder = copy_of(&fixture("llama"));
     let sample = |more: &[&str]| {
-        let args =
-            ["generate", "-m", arg(folder.path()), "Hello", "-n", "60", "--temp", "1.2", "--top-k", "0", "--seed", "11"];
+        let args = [
+            "generate",
+            "-m",
+            arg(folder.path()),
+            "Hello",
+            "-n",
+            "60",
+            "--temp",
+            "1.2",
+            "--top-k",
+            "0",
+            "--seed",
+            "11",
+        ];
         stdout(&[&args, more].concat())
     };
     let text = sample(&[]);
@@ -242,7 +256,14 @@ fn info_describes_the_model() {
     let model = model();
     for args in [["info", &model].as_slice(), &["info", "-m", &model]] {
         let out = stdout(args);
-        for part in ["llama", "parameters", "4 a layer, of size 16, 2 to a key/value head", "128 tokens", "f32", "256"] {
+        for part in [
+            "llama",
+            "parameters",
+            "4 a layer, of size 16, 2 to a key/value head",
+            "128 tokens",
+            "f32",
+            "256",
+        ] {
             assert!(out.contains(part), "{part:?} is missing in: {out}");
         }
     }

@@ -53,8 +53,20 @@ fn a_dump_holds_what_transformers_computes() {
         let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         for kernels in ["native", "reference"] {
             stdout(&[
-                "generate", "-m", arg(&fixture(name)), "--prompt-ids", &list, "-n", "17", "--temp", "0",
-                "--kernels", kernels, "--attention", arg(&path), "--overwrite",
+                "generate",
+                "-m",
+                arg(&fixture(name)),
+                "--prompt-ids",
+                &list,
+                "-n",
+                "17",
+                "--temp",
+                "0",
+                "--kernels",
+                kernels,
+                "--attention",
+                arg(&path),
+                "--overwrite",
             ]);
             let dump = Dump::open(&path).unwrap();
             assert_eq!(dump.steps().len(), 17, "G new tokens take G steps");
@@ -80,8 +92,21 @@ fn tokens_joined_are_the_text() {
     let path = join(&folder, "dump");
     let prompt = "The cat 🦀 said\n\"안녕\"  ";
     let text = stdout(&[
-        "generate", "-m", arg(&fixture("llama")), prompt, "--echo", "-n", "60", "--temp", "1.5", "--top-k", "0",
-        "--seed", "5", "--attention", arg(&path),
+        "generate",
+        "-m",
+        arg(&fixture("llama")),
+        prompt,
+        "--echo",
+        "-n",
+        "60",
+        "--temp",
+        "1.5",
+        "--top-k",
+        "0",
+        "--seed",
+        "5",
+        "--attention",
+        arg(&path),
     ]);
     let dump = Dump::open(&path).unwrap();
     let joined: String = dump.tokens().iter().map(|token| token.text.as_str()).collect();
@@ -103,8 +128,20 @@ fn manifests_fit_the_schema_and_wrong_ones_do_not() {
     let (generated, mapped) = (join(&folder, "a"), join(&folder, "b"));
     let model = fixture("llama");
     stdout(&[
-        "generate", "-m", arg(&model), "Hello", "-n", "3", "--attention", arg(&generated), "--layers", "0,2",
-        "--heads", "0.1,2.*", "--attention-dtype", "f16",
+        "generate",
+        "-m",
+        arg(&model),
+        "Hello",
+        "-n",
+        "3",
+        "--attention",
+        arg(&generated),
+        "--layers",
+        "0,2",
+        "--heads",
+        "0.1,2.*",
+        "--attention-dtype",
+        "f16",
     ]);
     stdout(&["map", "-m", arg(&model), "Hello", "--mask", "none", "--attention", arg(&mapped)]);
     let schema = schema();
@@ -137,7 +174,8 @@ fn selected_and_halved_maps_are_parts_of_the_whole() {
     let model = fixture("llama");
     let record = |name: &str, extra: &[&str]| {
         let path = join(&folder, name);
-        let mut args = vec!["generate", "-m", arg(&model), "Hello there", "-n", "4", "--attention", arg(&path)];
+        let mut args =
+            vec!["generate", "-m", arg(&model), "Hello there", "-n", "4", "--attention", arg(&path)];
         args.extend(extra);
         stdout(&args);
         Dump::open(&path).unwrap()
@@ -173,7 +211,18 @@ fn map_reads_a_dump_at_any_step() {
     let folder = tempfile::tempdir().unwrap();
     let path = join(&folder, "dump");
     let model = fixture("llama");
-    stdout(&["generate", "-m", arg(&model), "Hello", "-n", "3", "--attention", arg(&path), "--heads", "1.*,2.3"]);
+    stdout(&[
+        "generate",
+        "-m",
+        arg(&model),
+        "Hello",
+        "-n",
+        "3",
+        "--attention",
+        arg(&path),
+        "--heads",
+        "1.*,2.3",
+    ]);
     let prompt = stdout(&["map", arg(&path), "--layer", "1"]);
     let direct = stdout(&["map", "-m", arg(&model), "Hello", "--layer", "1"]);
     let table = |text: &str| text.split_once("\n\n").unwrap().1.to_owned();
@@ -194,7 +243,15 @@ fn broken_dumps_are_named() {
     let path = join(&folder, "dump");
     let record = || {
         stdout(&[
-            "generate", "-m", arg(&fixture("llama")), "Hello", "-n", "3", "--attention", arg(&path), "--overwrite",
+            "generate",
+            "-m",
+            arg(&fixture("llama")),
+            "Hello",
+            "-n",
+            "3",
+            "--attention",
+            arg(&path),
+            "--overwrite",
         ]);
     };
     let message = |args: &[&str]| failure(&run(args), 1);

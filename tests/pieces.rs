@@ -85,7 +85,8 @@ proptest! {
 fn a_prompt_longer_than_a_chunk_of_keys_can_be_split_anywhere() {
     // The tiny checkpoint has 128 positions; this one has the same weights and more room.
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(fixture("llama").join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    std::fs::copy(fixture("llama").join("model.safetensors"), folder.path().join("model.safetensors"))
+        .unwrap();
     let config = std::fs::read_to_string(fixture("llama").join("config.json")).unwrap();
     let config = config.replace("\"max_position_embeddings\": 128", "\"max_position_embeddings\": 1024");
     std::fs::write(folder.path().join("config.json"), config).unwrap();

@@ -8,7 +8,9 @@ use half::f16;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 
-use super::format::{FORMAT, MANIFEST, Manifest, STEPS, StepRecord, TOKENS, TokenRecord, VERSION, tensor_name};
+use super::format::{
+    FORMAT, MANIFEST, Manifest, STEPS, StepRecord, TOKENS, TokenRecord, VERSION, tensor_name,
+};
 use super::memory::LayerMap;
 use crate::error::{Error, Result};
 
@@ -52,8 +54,8 @@ impl Dump {
         if head.version != VERSION {
             return Err(problem(format!("version is {}, and this program reads {VERSION}", head.version)));
         }
-        let manifest = serde_json::from_slice(&bytes)
-            .map_err(|error| problem(format!("is not whole: {error}")))?;
+        let manifest =
+            serde_json::from_slice(&bytes).map_err(|error| problem(format!("is not whole: {error}")))?;
         let steps: Vec<StepRecord> = lines(&folder.join(STEPS))?;
         let tokens = lines(&folder.join(TOKENS))?;
         Ok(Dump { folder: folder.to_path_buf(), manifest, tokens, steps })
@@ -85,13 +87,14 @@ impl Dump {
                 steps => format!("there is no step {step}; it holds {steps}, numbered 0 to {}", steps - 1),
             },
         })?;
-        let heads = self.manifest.layers.iter().find(|captured| captured.layer == layer).ok_or_else(|| {
-            let layers: Vec<String> = self.manifest.layers.iter().map(|l| l.layer.to_string()).collect();
-            Error::Dump {
-                path: self.folder.clone(),
-                problem: format!("layer {layer} was not captured; captured: {}", layers.join(", ")),
-            }
-        })?;
+        let heads =
+            self.manifest.layers.iter().find(|captured| captured.layer == layer).ok_or_else(|| {
+                let layers: Vec<String> = self.manifest.layers.iter().map(|l| l.layer.to_string()).collect();
+                Error::Dump {
+                    path: self.folder.clone(),
+                    problem: format!("layer {layer} was not captured; captured: {}", layers.join(", ")),
+                }
+            })?;
         let path = self.folder.join(&record.file);
         let problem = |problem: String| Error::Dump { path: path.clone(), problem };
         let file = fs::File::open(&path).map_err(Error::io(&path, "open"))?;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::format::{
-    AttentionDtype, FORMAT, MANIFEST, Manifest, ModelInfo, STEPS, STEPS_FOLDER, StepRecord, TOKENS, TokenRecord,
-    VERSION, sampling_json,
+    AttentionDtype, FORMAT, MANIFEST, Manifest, ModelInfo, STEPS, STEPS_FOLDER, StepRecord, TOKENS,
+    TokenRecord, VERSION, sampling_json,
 };
 use super::selection::Selection;
 use super::step_file::StepFile;
@@ -87,13 +87,19 @@ impl Recorder {
     ///
     /// # Errors
     /// If the folder holds anything else, or cannot be written.
-    pub fn create(folder: &Path, manifest: &Manifest, selection: Selection, overwrite: bool) -> Result<Recorder> {
+    pub fn create(
+        folder: &Path,
+        manifest: &Manifest,
+        selection: Selection,
+        overwrite: bool,
+    ) -> Result<Recorder> {
         clear(folder, overwrite)?;
         let steps = folder.join(STEPS_FOLDER);
         fs::create_dir_all(&steps).map_err(Error::io(&steps, "create"))?;
         let path = folder.join(MANIFEST);
         let part = path.with_extension("part");
-        let mut json = serde_json::to_vec_pretty(manifest).map_err(|e| Error::io(&part, "write")(e.into()))?;
+        let mut json =
+            serde_json::to_vec_pretty(manifest).map_err(|e| Error::io(&part, "write")(e.into()))?;
         json.push(b'\n');
         fs::write(&part, json).map_err(Error::io(&part, "write"))?;
         fs::rename(&part, &path).map_err(Error::io(&path, "name"))?;
@@ -129,10 +135,12 @@ impl AttentionObserver for Recorder {
 
     fn begin_step(&mut self, shape: StepShape) -> Result<()> {
         let file = format!("{STEPS_FOLDER}/{:05}.safetensors", self.next_step);
-        let step_file = StepFile::create(&self.folder.join(&file), shape, self.selection.layers(), self.dtype)?;
+        let step_file =
+            StepFile::create(&self.folder.join(&file), shape, self.selection.layers(), self.dtype)?;
         let StepShape { first_query, queries, keys } = shape;
         // A step that failed before leaves its part behind here, and is dropped.
-        self.current = Some((StepRecord { step: self.next_step, file, first_query, queries, keys }, step_file));
+        self.current =
+            Some((StepRecord { step: self.next_step, file, first_query, queries, keys }, step_file));
         Ok(())
     }
 

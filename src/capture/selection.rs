@@ -78,7 +78,9 @@ fn range(text: &str, what: &str, option: &str, count: usize) -> Result<Vec<usize
         return Ok((0..count).collect());
     }
     let unreadable = || {
-        Error::Usage(format!("{option}: cannot read {text:?} as a {what}; expected a number, a range such as 3-5, or *"))
+        Error::Usage(format!(
+            "{option}: cannot read {text:?} as a {what}; expected a number, a range such as 3-5, or *"
+        ))
     };
     let number = |text: &str| text.trim().parse::<usize>().map_err(|_| unreadable());
     let (first, last) = match text.split_once('-') {

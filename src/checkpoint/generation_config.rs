@@ -98,14 +98,17 @@ mod tests {
 
     #[test]
     fn sampling_takes_the_defaults_of_transformers() {
-        let read = GenerationConfig::read(&file("{}"), Some(&file(r#"{"do_sample":true,"temperature":0.6}"#))).unwrap();
+        let read =
+            GenerationConfig::read(&file("{}"), Some(&file(r#"{"do_sample":true,"temperature":0.6}"#)))
+                .unwrap();
         assert!(read.sample);
         assert_eq!((read.temperature, read.top_k, read.top_p, read.min_p), (0.6, 50, 1.0, 0.0));
     }
 
     #[test]
     fn what_is_not_followed_is_named() {
-        let generation = file(r#"{"no_repeat_ngram_size":3,"typical_p":1.0,"suppress_tokens":[1],"num_beams":4}"#);
+        let generation =
+            file(r#"{"no_repeat_ngram_size":3,"typical_p":1.0,"suppress_tokens":[1],"num_beams":4}"#);
         let read = GenerationConfig::read(&file("{}"), Some(&generation)).unwrap();
         assert_eq!(read.ignored, ["no_repeat_ngram_size", "suppress_tokens", "num_beams"]);
     }

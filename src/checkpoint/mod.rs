@@ -1,6 +1,7 @@
-//! Where a model comes from and what it is: a folder of files becomes a [`Checkpoint`], which has
+//! Where a model comes from and what it is: a folder of files (or those in the binary) becomes a [`Checkpoint`], which has
 //! been checked, and that a [`Decoder`] with its weights in place.
 
+mod embedded;
 pub mod families;
 pub mod generation_config;
 pub mod source;
@@ -75,7 +76,25 @@ impl Checkpoint {
     /// # Errors
     /// With the first file that is missing, damaged, or does not fit the others.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let source = Source::folder(path)?;
+        Self::from_source(Source::folder(path)?)
+    }
+
+    /// The model inside this crate: about four million parameters that write short stories.
+    ///
+    /// ```
+    /// let checkpoint = attend::Checkpoint::embedded()?;
+    /// let prompt = checkpoint.tokenizer()?.encode("Once upon a time")?;
+    /// assert_eq!(prompt.texts.concat(), "Once upon a time");
+    /// # Ok::<(), attend::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// None, unless the crate was built with files of another model.
+    pub fn embedded() -> Result<Checkpoint> {
+        Self::from_source(Source::Embedded)
+    }
+
+    fn from_source(source: Source) -> Result<Checkpoint> {
         let config_path = source.path("config.json");
         let config_bytes = source.read("config.json")?.unwrap_or_default();
         let config_file = ConfigFile::parse(&config_path, &config_bytes)?;
@@ -134,9 +153,7 @@ impl Checkpoint {
     /// # Errors
     /// If the folder has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer
-            .as_ref()
-            .ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
+        self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
     }
 
     /// How the checkpoint holds its weights: the embedding's type.
@@ -152,8 +169,12 @@ impl Checkpoint {
     /// Tensors in the files that the model does not use. Any but a buffer or a tied head means
     /// that the config and the weights may not belong together.
     pub fn unused_tensors(&self) -> Vec<String> {
-        let mut used: std::collections::HashSet<String> =
-            self.config.parameters().iter().map(|(parameter, _)| (self.family.tensor_name)(*parameter)).collect();
+        let mut used: std::collections::HashSet<String> = self
+            .config
+            .parameters()
+            .iter()
+            .map(|(parameter, _)| (self.family.tensor_name)(*parameter))
+            .collect();
         used.insert((self.family.tensor_name)(Parameter::OutputHead));
         let mut unused: Vec<String> = self
             .weights

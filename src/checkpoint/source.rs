@@ -1,10 +1,11 @@
-//! Where a model comes from: a Hugging Face folder, as a list of files. Every later stage asks a
+//! Where a model comes from: a Hugging Face folder, or the binary itself. Every later stage asks a
 //! [`Source`] for a file by name and does not know what is behind it.
 
 use std::fs::File;
 use std::ops::Deref;
 use std::path::{Component, Path, PathBuf};
 
+use super::embedded;
 use crate::error::{Error, Result};
 
 /// A place that holds a model's files.
@@ -12,12 +13,14 @@ use crate::error::{Error, Result};
 pub enum Source {
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
+    /// The default model, inside the binary.
+    Embedded,
 }
 
 /// The bytes of a file; a weights file is mapped, not read.
 pub enum Bytes {
     Mapped(memmap2::Mmap),
-    Owned(Vec<u8>),
+    Static(&'static [u8]),
 }
 
 impl Deref for Bytes {
@@ -26,7 +29,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Bytes::Mapped(map) => map,
-            Bytes::Owned(bytes) => bytes,
+            Bytes::Static(bytes) => bytes,
         }
     }
 }
@@ -50,9 +53,13 @@ impl Source {
             );
         }
         if path.is_file() {
-            let is_pickle = path.extension().is_some_and(|e| ["bin", "pth", "pt", "ckpt"].iter().any(|p| e == *p));
+            let is_pickle =
+                path.extension().is_some_and(|e| ["bin", "pth", "pt", "ckpt"].iter().any(|p| e == *p));
             return if is_pickle {
-                not_a_model("a PyTorch pickle, which can run code when it is read, is not loaded", HOW_TO_CONVERT)
+                not_a_model(
+                    "a PyTorch pickle, which can run code when it is read, is not loaded",
+                    HOW_TO_CONVERT,
+                )
             } else {
                 not_a_model("is a file", "give the folder that holds config.json and model.safetensors")
             };
@@ -68,15 +75,19 @@ impl Source {
 
     /// What to call the model: the folder's name.
     pub fn name(&self) -> String {
-        let Source::Folder(folder) = self;
-        let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-        whole.file_name().map_or_else(|| whole.display().to_string(), |name| name.to_string_lossy().into_owned())
+        let Source::Folder(folder) = self else { return embedded::NAME.into() };
+        let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+        whole
+            .file_name()
+            .map_or_else(|| whole.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
     /// The path of a file, for messages too.
     pub fn path(&self, file: &str) -> PathBuf {
-        let Source::Folder(folder) = self;
-        folder.join(file)
+        match self {
+            Source::Folder(folder) => folder.join(file),
+            Source::Embedded => Path::new("the embedded model").join(file),
+        }
     }
 
     /// A small file, read whole; `None` where there is none.
@@ -84,6 +95,9 @@ impl Source {
     /// # Errors
     /// If it is there and cannot be read.
     pub fn read(&self, file: &str) -> Result<Option<Vec<u8>>> {
+        if let Source::Embedded = self {
+            return Ok(embedded::file(file).map(<[u8]>::to_vec));
+        }
         let path = self.path(file);
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -97,11 +111,14 @@ impl Source {
     /// # Errors
     /// If it is missing or cannot be mapped.
     pub fn map(&self, file: &str) -> Result<Bytes> {
+        if let (Source::Embedded, Some(bytes)) = (self, embedded::file(file)) {
+            return Ok(Bytes::Static(bytes));
+        }
         let path = self.path(file);
         let opened = File::open(&path).map_err(Error::io(&path, "open"))?;
         let len = opened.metadata().map_err(Error::io(&path, "read the size of"))?.len();
         if len == 0 {
-            return Ok(Bytes::Owned(Vec::new()));
+            return Ok(Bytes::Static(&[]));
         }
         // SAFETY: the file is only read. Another program that shortens it meanwhile would end this
         // process with SIGBUS; reading instead of mapping would cost the model's size in memory.
@@ -117,7 +134,7 @@ impl Source {
     pub fn weight_files(&self) -> Result<Vec<String>> {
         const WHOLE: &str = "model.safetensors";
         const INDEX: &str = "model.safetensors.index.json";
-        let Source::Folder(folder) = self;
+        let Source::Folder(folder) = self else { return Ok(vec![WHOLE.into()]) };
         if self.path(WHOLE).is_file() {
             return Ok(vec![WHOLE.into()]);
         }
@@ -128,7 +145,9 @@ impl Source {
             return Err(Error::NotAModel {
                 path: folder.clone(),
                 problem: match pickle {
-                    Some(file) => format!("the weights are a PyTorch pickle ({file}), which can run code when it is read"),
+                    Some(file) => format!(
+                        "the weights are a PyTorch pickle ({file}), which can run code when it is read"
+                    ),
                     None => format!("the folder has neither {WHOLE} nor {INDEX}"),
                 },
                 hint: match pickle {
@@ -146,7 +165,8 @@ impl Source {
             weight_map: std::collections::BTreeMap<String, String>,
         }
         let problem = |problem: String| Error::Config { file: path.to_path_buf(), problem };
-        let index: Index = serde_json::from_slice(index).map_err(|e| problem(format!("is no shard index: {e}")))?;
+        let index: Index =
+            serde_json::from_slice(index).map_err(|e| problem(format!("is no shard index: {e}")))?;
         let files: std::collections::BTreeSet<String> = index.weight_map.into_values().collect();
         if files.is_empty() {
             return Err(problem("its weight_map is empty, expected a file name for each tensor".into()));

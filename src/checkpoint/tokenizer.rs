@@ -53,7 +53,9 @@ impl Tokenizer {
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| problem(format!("is no tokenizer: {error}")))?;
         // A prompt is taken whole, whatever lengths the tokenizer was trained with.
-        inner.with_truncation(None).map_err(|error| problem(format!("cannot turn truncation off: {error}")))?;
+        inner
+            .with_truncation(None)
+            .map_err(|error| problem(format!("cannot turn truncation off: {error}")))?;
         inner.with_padding(None);
         let kind = decoder_kind(inner.get_decoder());
         let added = inner
@@ -70,7 +72,8 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot encode it.
     pub fn encode(&self, text: &str) -> Result<Encoded> {
-        let encoding = self.inner.encode(text, true).map_err(|error| self.failed("encode the text", &error))?;
+        let encoding =
+            self.inner.encode(text, true).map_err(|error| self.failed("encode the text", &error))?;
         let ids = encoding.get_ids().to_vec();
         let inserted: Vec<bool> = encoding.get_special_tokens_mask().iter().map(|mask| *mask == 1).collect();
         let mut texts = self.stream_texts(&ids, &inserted);
@@ -202,7 +205,10 @@ fn byte_of(c: char) -> Option<u8> {
         return u8::try_from(code).ok();
     }
     let others = (0u32..256).filter(|code| !printable(*code));
-    others.zip(0x100u32..).find(|(_, stand_in)| *stand_in == code).and_then(|(byte, _)| u8::try_from(byte).ok())
+    others
+        .zip(0x100u32..)
+        .find(|(_, stand_in)| *stand_in == code)
+        .and_then(|(byte, _)| u8::try_from(byte).ok())
 }
 
 /// `<0xE2>` → 0xE2.
@@ -263,7 +269,8 @@ fn check(bytes: &[u8], vocabulary: usize) -> Result<(), String> {
         Pair(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>),
         Text(#[serde(borrow)] Cow<'a, str>),
     }
-    let file: File<'_> = serde_json::from_slice(bytes).map_err(|error| format!("is no tokenizer: {error}"))?;
+    let file: File<'_> =
+        serde_json::from_slice(bytes).map_err(|error| format!("is no tokenizer: {error}"))?;
     let prefix = file.model.continuing_subword_prefix.map_or(0, |prefix| prefix.len());
     for merge in &file.model.merges {
         let (left, right) = match merge {
@@ -402,14 +409,22 @@ mod tests {
     #[test]
     fn faults_that_the_crate_would_not_report_are_named() {
         let parse = |json: &str, vocabulary| {
-            Tokenizer::parse(Path::new("tokenizer.json"), json.as_bytes(), vocabulary).err().unwrap().to_string()
+            Tokenizer::parse(Path::new("tokenizer.json"), json.as_bytes(), vocabulary)
+                .err()
+                .unwrap()
+                .to_string()
         };
         let bpe = |merges: &str| {
-            format!(r#"{{"version":"1.0","added_tokens":[],"model":{{"type":"BPE","vocab":{{"a":0,"b":1,"ab":2}},"merges":{merges}}}}}"#)
+            format!(
+                r#"{{"version":"1.0","added_tokens":[],"model":{{"type":"BPE","vocab":{{"a":0,"b":1,"ab":2}},"merges":{merges}}}}}"#
+            )
         };
         assert!(parse(&bpe(r#"[["ab","ab"]]"#), 3).contains("the merge of \"ab\" and \"ab\""));
         assert!(parse(&bpe(r#"["ab ab"]"#), 3).contains("the merge of"));
-        assert!(parse(&bpe(r#"[["a","b"]]"#), 2).contains("token 2 (\"ab\") is outside the model's vocabulary of 2"));
+        assert!(
+            parse(&bpe(r#"[["a","b"]]"#), 2)
+                .contains("token 2 (\"ab\") is outside the model's vocabulary of 2")
+        );
         assert!(parse("{", 2).contains("is no tokenizer"));
         assert!(parse(r#"{"model":{"type":"Other"}}"#, 2).contains("is no tokenizer"));
     }

@@ -41,7 +41,8 @@ impl Weights {
     /// If a file is missing, cut off, garbled, or names a tensor twice (also across files).
     pub fn open(source: &Source) -> Result<Weights> {
         let names = source.weight_files()?;
-        let mut weights = Weights { files: vec![], tensors: HashMap::new(), first_file: source.path(&names[0]) };
+        let mut weights =
+            Weights { files: vec![], tensors: HashMap::new(), first_file: source.path(&names[0]) };
         for name in names {
             let (path, bytes) = (source.path(&name), source.map(&name)?);
             for (tensor, mut place) in read_header(&path, &bytes)? {
@@ -142,16 +143,17 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> 
         )));
     }
     let header = &bytes[8..8 + length as usize];
-    if let Some(name) = first_repeated_name(header).map_err(|e| problem(format!("the header is garbled: {e}")))? {
+    if let Some(name) =
+        first_repeated_name(header).map_err(|e| problem(format!("the header is garbled: {e}")))?
+    {
         return Err(problem(format!("tensor {name} stands twice in the header")));
     }
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| {
         let wanted = promised_end(header).map(|end| 8 + length + end);
         problem(match wanted {
-            Some(wanted) if wanted > bytes.len() as u64 => format!(
-                "is cut off: it holds {} bytes, and its header promises {wanted}",
-                bytes.len()
-            ),
+            Some(wanted) if wanted > bytes.len() as u64 => {
+                format!("is cut off: it holds {} bytes, and its header promises {wanted}", bytes.len())
+            }
             _ => format!("the header is garbled: {error}"),
         })
     })?;
@@ -161,8 +163,13 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> 
         .into_iter()
         .map(|(name, info)| {
             let (from, to) = info.data_offsets;
-            let place =
-                TensorPlace { file: 0, dtype: info.dtype, shape: info.shape.clone(), start: start + from, end: start + to };
+            let place = TensorPlace {
+                file: 0,
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                start: start + from,
+                end: start + to,
+            };
             (name, place)
         })
         .collect())

@@ -18,7 +18,7 @@ use super::{Outcome, usage};
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Folder with config.json and model.safetensors
+    /// Folder with config.json and model.safetensors [default: the embedded model]
     #[arg(short, long, value_name = "PATH")]
     model: Option<std::path::PathBuf>,
     /// Prompt tokens to read in one pass (a list; 0: none)

@@ -47,7 +47,12 @@ pub struct RunInfo<'a> {
 impl CaptureArgs {
     /// Checks the selection against the model and starts the dump, its prompt included: before any
     /// work is done. `None` where nothing is to be recorded.
-    pub fn start(&self, checkpoint: &Checkpoint, prompt: &Prompt, run: RunInfo<'_>) -> Result<Option<Recorder>> {
+    pub fn start(
+        &self,
+        checkpoint: &Checkpoint,
+        prompt: &Prompt,
+        run: RunInfo<'_>,
+    ) -> Result<Option<Recorder>> {
         let Some(folder) = &self.attention else { return Ok(None) };
         let config = checkpoint.config();
         let selection =

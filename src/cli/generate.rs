@@ -6,19 +6,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Result;
+use attend::Checkpoint;
 use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
 use attend::generation::{Finish, GenerationOptions, Sampling, Session, Token, sampler};
 use attend::measure::memory;
 use attend::model::AttentionObserver;
-use attend::Checkpoint;
 use clap::Args;
 
+use super::Outcome;
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::{ModelArgs, load};
 use super::output::{interrupt_flag, megabytes, note, print};
 use super::prompt_args::{Prompt, PromptArgs, token_bytes};
-use super::Outcome;
 
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -223,7 +223,11 @@ fn generate(
         note(&format!(
             "stopped: the context of {} tokens is full{}",
             session.context(),
-            if session.context() < writer.checkpoint.config().context { "; raise it with -c" } else { ", which is all that the model has" }
+            if session.context() < writer.checkpoint.config().context {
+                "; raise it with -c"
+            } else {
+                ", which is all that the model has"
+            }
         ));
     }
     timing.print(sampling, writer.recorder.as_ref());

@@ -7,13 +7,13 @@ use anyhow::Result;
 use attend::model::config::RotaryScaling;
 use clap::Args;
 
+use super::Outcome;
 use super::model_args::open;
 use super::output::{megabytes, print};
-use super::{Outcome, usage};
 
 #[derive(Args)]
 pub struct InfoArgs {
-    /// Folder with config.json and model.safetensors
+    /// Folder with config.json and model.safetensors [default: the embedded model]
     #[arg(value_name = "PATH")]
     positional: Option<PathBuf>,
     /// The same as PATH
@@ -22,18 +22,24 @@ pub struct InfoArgs {
 }
 
 pub fn run(args: InfoArgs) -> Result<Outcome> {
-    if args.positional.is_none() && args.model.is_none() {
-        return Err(usage("no model: `attend info PATH`, a folder that holds config.json and model.safetensors"));
-    }
-    let checkpoint = open(args.positional.or(args.model).as_deref())?;
+    let checkpoint = open(args.positional.as_deref().or(args.model.as_deref()))?;
     let config = checkpoint.config();
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<16}{value}");
     };
-    line("model", checkpoint.name());
+    line(
+        "model",
+        match args.positional.or(args.model) {
+            Some(_) => checkpoint.name(),
+            None => format!("{} (inside this program; it writes short stories)", checkpoint.name()),
+        },
+    );
     line("family", config.family.clone());
-    line("parameters", format!("{} ({:.1} M)", config.parameter_count(), config.parameter_count() as f64 / 1e6));
+    line(
+        "parameters",
+        format!("{} ({:.1} M)", config.parameter_count(), config.parameter_count() as f64 / 1e6),
+    );
     line("layers", config.layers.to_string());
     let sharing = match config.heads / config.kv_heads {
         1 => String::new(),

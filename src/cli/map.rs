@@ -90,7 +90,9 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
 
 fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
     if args.model.model.is_some() || args.mask.is_some() || args.capture.attention.is_some() {
-        return Err(usage("the argument is a dump: it needs no --model, and --mask and --attention are for texts"));
+        return Err(usage(
+            "the argument is a dump: it needs no --model, and --mask and --attention are for texts",
+        ));
     }
     let dump = Dump::open(folder)?;
     let manifest = dump.manifest();
@@ -161,7 +163,11 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         }
         None => &mut map,
     };
-    decoder.forward(&prompt.ids, &mut cache, Forward { mask, observer: Some(observer), ..Forward::default() })?;
+    decoder.forward(
+        &prompt.ids,
+        &mut cache,
+        Forward { mask, observer: Some(observer), ..Forward::default() },
+    )?;
     if let Some(recorder) = &recorder {
         note(&format!("attention: {} step recorded", recorder.steps()));
     }
@@ -211,7 +217,9 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
     };
     let of_mask = match mask {
         Mask::Causal => "causal mask: a token attends to itself and what comes before it",
-        Mask::None => "no mask: every token attends to every token, though the model learned with the causal mask",
+        Mask::None => {
+            "no mask: every token attends to every token, though the model learned with the causal mask"
+        }
     };
     let (width, height) = size();
     let title = format!(
@@ -238,7 +246,9 @@ fn within(asked: Option<&Range<usize>>, whole: &Range<usize>, option: &str) -> R
 /// Columns and lines of the terminal; where there is none, what `COLUMNS` says, or a page.
 fn size() -> (usize, usize) {
     match terminal_size() {
-        Some((Width(width), Height(height))) if std::io::stdout().is_terminal() => (width.into(), height.into()),
+        Some((Width(width), Height(height))) if std::io::stdout().is_terminal() => {
+            (width.into(), height.into())
+        }
         _ => (std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(160), 60),
     }
 }

@@ -15,7 +15,7 @@ use super::usage;
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// Folder with config.json, tokenizer.json and model.safetensors
+    /// Folder with config.json, tokenizer.json and model.safetensors [default: the embedded model]
     #[arg(short, long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -60,10 +60,10 @@ impl ModelArgs {
 
 /// Opens a checkpoint, with a warning for what in it is left unused.
 pub fn open(model: Option<&std::path::Path>) -> Result<Checkpoint> {
-    let model = model.ok_or_else(|| {
-        usage("no model: give a folder that holds config.json and model.safetensors with -m")
-    })?;
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = match model {
+        Some(folder) => Checkpoint::open(folder)?,
+        None => Checkpoint::embedded()?,
+    };
     let unused = checkpoint.unused_tensors();
     if let Some(first) = unused.first() {
         note(&format!(
@@ -122,7 +122,8 @@ fn device(name: &str) -> Result<Device> {
                 "--device cuda: this build has no CUDA; build it with `cargo build --release --features cuda`, or use --device cpu",
             ));
         }
-        Device::new_cuda(ordinal).with_context(|| format!("cannot use CUDA device {ordinal}; try --device cpu"))
+        Device::new_cuda(ordinal)
+            .with_context(|| format!("cannot use CUDA device {ordinal}; try --device cpu"))
     };
     match name {
         "cpu" => Ok(Device::Cpu),

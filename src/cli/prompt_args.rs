@@ -39,7 +39,12 @@ pub struct Prompt {
 impl PromptArgs {
     /// Reads the prompt; `positional` is the argument without a name.
     pub fn read(&self, positional: Option<OsString>) -> Result<PromptSource> {
-        let given = [positional.is_some(), self.prompt_option.is_some(), self.file.is_some(), self.prompt_ids.is_some()];
+        let given = [
+            positional.is_some(),
+            self.prompt_option.is_some(),
+            self.file.is_some(),
+            self.prompt_ids.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() > 1 {
             return Err(usage("more than one prompt: give one of PROMPT, --prompt, --file and --prompt-ids"));
         }
@@ -47,9 +52,11 @@ impl PromptArgs {
             return Ok(PromptSource::Ids(ids.clone()));
         }
         let text = if let Some(text) = positional.or_else(|| self.prompt_option.clone()) {
-            text.into_string().map_err(|_| usage("the prompt is not UTF-8; give its tokens with --prompt-ids"))?
+            text.into_string()
+                .map_err(|_| usage("the prompt is not UTF-8; give its tokens with --prompt-ids"))?
         } else if let Some(file) = self.file.as_ref().filter(|file| file.as_os_str() != "-") {
-            let bytes = std::fs::read(file).with_context(|| format!("{}: cannot read the prompt", file.display()))?;
+            let bytes =
+                std::fs::read(file).with_context(|| format!("{}: cannot read the prompt", file.display()))?;
             utf8(bytes, &file.display().to_string())?
         } else {
             if self.file.is_none() && std::io::stdin().is_terminal() {

@@ -229,7 +229,8 @@ mod tests {
         assert_eq!(greedy(2.0, Some(0), &[0]), 0);
         // Once, however often it was seen; negative scores go down too.
         let sampler = Sampler::new(Sampling { repeat_penalty: 2.0, ..Sampling::greedy() });
-        let scores: Vec<f64> = sampler.penalised(&[2.0, 1.5, -1.0], &[0, 0, 2]).iter().map(|c| c.score).collect();
+        let scores: Vec<f64> =
+            sampler.penalised(&[2.0, 1.5, -1.0], &[0, 0, 2]).iter().map(|c| c.score).collect();
         assert_eq!(scores, [1.0, 1.5, -2.0]);
     }
 
@@ -242,7 +243,10 @@ mod tests {
         for (id, p) in (0u32..).zip(probabilities) {
             let share = draws.iter().filter(|draw| **draw == id).count() as f32 / draws.len() as f32;
             // Five standard deviations.
-            assert!((share - p).abs() < 5.0 * (p * (1.0 - p) / 20_000.0).sqrt(), "token {id}: {share} for {p}");
+            assert!(
+                (share - p).abs() < 5.0 * (p * (1.0 - p) / 20_000.0).sqrt(),
+                "token {id}: {share} for {p}"
+            );
         }
         let mut again = Sampler::new(Sampling { seed: 7, ..sampling() });
         assert!(draws.iter().take(100).all(|draw| again.sample(&logits, &[]) == *draw));

@@ -64,7 +64,10 @@ mod tests {
 
     #[test]
     fn a_stop_text_across_pieces_ends_and_is_not_shown() {
-        assert_eq!(run(&["END"], &["one E", "N", "D two"]), (vec!["one ".into(), "".into(), "".into()], true));
+        assert_eq!(
+            run(&["END"], &["one E", "N", "D two"]),
+            (vec!["one ".into(), "".into(), "".into()], true)
+        );
         assert_eq!(run(&["b", "abc"], &["xab"]), (vec!["xa".into()], true));
     }
 

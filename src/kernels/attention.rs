@@ -320,7 +320,8 @@ impl Job<'_> {
         let mut scores = [0f32; TILE_ROWS * CHUNK];
         let key_head = &self.keys[tile.kv_head * shape.key_head()..][..shape.key_head()];
         for panel in 0..keys.div_ceil(PANEL) {
-            let keys = &key_head[(first_key / PANEL + panel) * shape.head_dim * PANEL..][..shape.head_dim * PANEL];
+            let keys =
+                &key_head[(first_key / PANEL + panel) * shape.head_dim * PANEL..][..shape.head_dim * PANEL];
             let args = TileArgs {
                 rows: tile.rows,
                 depth: shape.head_dim,
@@ -513,7 +514,8 @@ mod tests {
                         let weight = (score - largest).exp() / sum;
                         map[(head * self.tokens + token) * self.keys() + k] = weight;
                         for i in 0..d {
-                            out[(token * self.heads + head) * d + i] += weight * f64::from(rows[k * len + value_at + i]);
+                            out[(token * self.heads + head) * d + i] +=
+                                weight * f64::from(rows[k * len + value_at + i]);
                         }
                     }
                 }
@@ -541,13 +543,27 @@ mod tests {
                 let cache = case.cache(&rows);
                 let mut out = vec![f32::NAN; case.tokens * case.heads * case.head_dim];
                 let mut map = vec![f32::NAN; case.heads * case.tokens * case.keys()];
-                attend(isa, &pool, &cache, LAYER, case.queries(&rows, case.depth, case.tokens), &mut out, Some(&mut map));
+                attend(
+                    isa,
+                    &pool,
+                    &cache,
+                    LAYER,
+                    case.queries(&rows, case.depth, case.tokens),
+                    &mut out,
+                    Some(&mut map),
+                );
                 let (expected_map, expected_out) = case.defined(&rows);
                 for (ours, expected) in map.iter().zip(&expected_map) {
-                    assert!((f64::from(*ours) - expected).abs() < 2e-6, "{isa} case {number}: {ours} for {expected}");
+                    assert!(
+                        (f64::from(*ours) - expected).abs() < 2e-6,
+                        "{isa} case {number}: {ours} for {expected}"
+                    );
                 }
                 for (ours, expected) in out.iter().zip(&expected_out) {
-                    assert!((f64::from(*ours) - expected).abs() < 1e-5, "{isa} case {number}: {ours} for {expected}");
+                    assert!(
+                        (f64::from(*ours) - expected).abs() < 1e-5,
+                        "{isa} case {number}: {ours} for {expected}"
+                    );
                 }
                 for row in map.chunks_exact(case.keys()) {
                     let sum: f64 = row.iter().map(|w| f64::from(*w)).sum();
@@ -576,7 +592,11 @@ mod tests {
                     let mut alone = vec![0f32; width];
                     let query = case.queries(&rows, case.depth + token, 1);
                     attend(isa, &pool, &cache, LAYER, query, &mut alone, None);
-                    assert_eq!(alone, expected[token * width..(token + 1) * width], "{isa}: token {token} alone");
+                    assert_eq!(
+                        alone,
+                        expected[token * width..(token + 1) * width],
+                        "{isa}: token {token} alone"
+                    );
                 }
             }
         }

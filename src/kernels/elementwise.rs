@@ -59,7 +59,14 @@ unsafe fn rms_norm_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &
 ///
 /// # Panics
 /// If the lengths disagree.
-pub fn rotary(rows: &mut [f32], row_len: usize, heads: usize, head_dim: usize, cosines: &[f32], sines: &[f32]) {
+pub fn rotary(
+    rows: &mut [f32],
+    row_len: usize,
+    heads: usize,
+    head_dim: usize,
+    cosines: &[f32],
+    sines: &[f32],
+) {
     let half = head_dim / 2;
     assert!(heads * head_dim <= row_len && cosines.len() == sines.len());
     assert_eq!(rows.len() / row_len * half, cosines.len());
@@ -159,7 +166,10 @@ mod tests {
                     let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / width as f64;
                     for ((x, weight), out) in x.iter().zip(&weight).zip(out) {
                         let expected = f64::from(*x) / (mean + 1e-5).sqrt() * f64::from(*weight);
-                        assert!((f64::from(*out) - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{isa} {width}");
+                        assert!(
+                            (f64::from(*out) - expected).abs() <= 1e-6 * (1.0 + expected.abs()),
+                            "{isa} {width}"
+                        );
                     }
                 }
             }
@@ -180,7 +190,10 @@ mod tests {
                     for (i, out) in out.iter().enumerate() {
                         let (gate, up) = (f64::from(row[i]), f64::from(row[width + i]));
                         let expected = gate / (1.0 + (-gate).exp()) * up;
-                        assert!((f64::from(*out) - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{isa} {width}");
+                        assert!(
+                            (f64::from(*out) - expected).abs() <= 1e-6 * (1.0 + expected.abs()),
+                            "{isa} {width}"
+                        );
                     }
                 }
             }

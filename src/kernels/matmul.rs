@@ -64,13 +64,13 @@ impl RawMatrix<'_> {
     pub fn row(&self, row: usize) -> impl Iterator<Item = f32> + '_ {
         let size = self.element.size();
         let element = self.element;
-        self.bytes[row * self.columns * size..(row + 1) * self.columns * size]
-            .chunks_exact(size)
-            .map(move |bytes| match element {
+        self.bytes[row * self.columns * size..(row + 1) * self.columns * size].chunks_exact(size).map(
+            move |bytes| match element {
                 ElementType::F32 => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
                 ElementType::Bf16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
                 ElementType::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-            })
+            },
+        )
     }
 }
 
@@ -92,7 +92,11 @@ impl PackedMatrix {
     ///
     /// # Panics
     /// If columns or bytes disagree: the checkpoint's shapes were checked, so that is our bug.
-    pub fn pack(pool: &Pool, sources: &[RawMatrix<'_>], element: ElementType) -> std::io::Result<PackedMatrix> {
+    pub fn pack(
+        pool: &Pool,
+        sources: &[RawMatrix<'_>],
+        element: ElementType,
+    ) -> std::io::Result<PackedMatrix> {
         let columns = sources[0].columns;
         let rows = sources.iter().map(|source| source.rows).sum::<usize>();
         for source in sources {
@@ -124,7 +128,9 @@ impl PackedMatrix {
                         ElementType::Bf16 => {
                             out[at..at + 2].copy_from_slice(&bf16::from_f32(value).to_ne_bytes());
                         }
-                        ElementType::F16 => out[at..at + 2].copy_from_slice(&f16::from_f32(value).to_ne_bytes()),
+                        ElementType::F16 => {
+                            out[at..at + 2].copy_from_slice(&f16::from_f32(value).to_ne_bytes())
+                        }
                     }
                 }
             }
@@ -250,6 +256,9 @@ fn pack_rows<'a>(pool: &Pool, input: &'a [f32], depth: usize, storage: &'a mut V
 /// Tiles that one task takes through a panel: enough to pay for the panel's way into the cache.
 const TILES_PER_TASK: usize = 16;
 
+/// Turns elements of a panel into f32.
+type Widen<W> = unsafe fn(Isa, &[W], &mut [f32]);
+
 struct Job<'a> {
     isa: Isa,
     pool: &'a Pool,
@@ -266,7 +275,7 @@ impl Job<'_> {
         &self,
         weights: &[W],
         tile: unsafe fn(Isa, TileArgs<W>),
-        widen: Option<unsafe fn(Isa, &[W], &mut [f32])>,
+        widen: Option<Widen<W>>,
     ) {
         let panels = self.columns.div_ceil(PANEL);
         let tiles = self.tokens.div_ceil(TILE_ROWS);
@@ -370,9 +379,17 @@ mod tests {
         let pool = Pool::new(2);
         for isa in Isa::available() {
             for element in ELEMENTS {
-                for (tokens, rows, columns) in
-                    [(1, 1, 1), (1, 33, 64), (2, 95, 7), (3, 64, 40), (5, 32, 33), (11, 31, 64), (12, 40, 9), (13, 100, 24), (40, 70, 16)]
-                {
+                for (tokens, rows, columns) in [
+                    (1, 1, 1),
+                    (1, 33, 64),
+                    (2, 95, 7),
+                    (3, 64, 40),
+                    (5, 32, 33),
+                    (11, 31, 64),
+                    (12, 40, 9),
+                    (13, 100, 24),
+                    (40, 70, 16),
+                ] {
                     let data = bytes(&values(rows * columns, 1), element);
                     let raw = RawMatrix { rows, columns, element, bytes: &data };
                     let weights = PackedMatrix::pack(&pool, &[raw], element).unwrap();
@@ -380,7 +397,8 @@ mod tests {
                     let mut out = vec![f32::NAN; tokens * rows];
                     matmul(isa, &pool, &weights, &input, &mut out);
                     let bound = 2.0 * columns as f64 * f64::from(f32::EPSILON);
-                    for (at, (ours, (sum, size))) in out.iter().zip(defined(raw, element, &input)).enumerate() {
+                    for (at, (ours, (sum, size))) in out.iter().zip(defined(raw, element, &input)).enumerate()
+                    {
                         let error = (f64::from(*ours) - sum).abs();
                         assert!(
                             error <= bound * size,
@@ -417,7 +435,8 @@ mod tests {
     #[test]
     fn stacked_matrices_keep_their_rows_and_convert() {
         let pool = Pool::new(1);
-        let (upper, lower) = (bytes(&values(3 * 5, 5), ElementType::F32), bytes(&values(40 * 5, 6), ElementType::F16));
+        let (upper, lower) =
+            (bytes(&values(3 * 5, 5), ElementType::F32), bytes(&values(40 * 5, 6), ElementType::F16));
         let sources = [
             RawMatrix { rows: 3, columns: 5, element: ElementType::F32, bytes: &upper },
             RawMatrix { rows: 40, columns: 5, element: ElementType::F16, bytes: &lower },

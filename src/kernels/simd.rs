@@ -57,15 +57,13 @@ impl Isa {
         let available = Self::available();
         match std::env::var("ATTEND_ISA") {
             Err(_) => Ok(available[available.len() - 1]),
-            Ok(name) => {
-                available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
-                    let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
-                    Error::Usage(format!(
-                        "ATTEND_ISA is {name:?}, but this CPU offers {}; unset it to take the best",
-                        names.join(", ")
-                    ))
-                })
-            }
+            Ok(name) => available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
+                let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+                Error::Usage(format!(
+                    "ATTEND_ISA is {name:?}, but this CPU offers {}; unset it to take the best",
+                    names.join(", ")
+                ))
+            }),
         }
     }
 

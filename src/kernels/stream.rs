@@ -58,7 +58,11 @@ mod tests {
                 for len in [0usize, 1, 127, 128, 1000] {
                     let values: Vec<f32> = (0..len).map(|i| i as f32).collect();
                     let expected = (len * len.saturating_sub(1) / 2) as f64;
-                    assert_eq!(read_all(isa, &Pool::new(threads), &values), expected, "{isa} {threads} {len}");
+                    assert_eq!(
+                        read_all(isa, &Pool::new(threads), &values),
+                        expected,
+                        "{isa} {threads} {len}"
+                    );
                 }
             }
         }

@@ -94,7 +94,7 @@ impl Pool {
         // SAFETY: no region is open, nobody is inside, and `busy` keeps other callers out.
         unsafe { *shared.region.get() = Some(erased) };
         let generation = shared.state.load(Ordering::Relaxed) / GENERATION + 1;
-        shared.state.store(generation * GENERATION | OPEN, Ordering::SeqCst);
+        shared.state.store((generation * GENERATION) | OPEN, Ordering::SeqCst);
         for ((_, thread), parked) in self.workers.iter().zip(&shared.parked) {
             if parked.load(Ordering::SeqCst) {
                 thread.unpark();

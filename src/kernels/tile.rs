@@ -128,7 +128,11 @@ pub(super) unsafe fn strided_tile<S: Simd, const X_ROW: usize>(args: TileArgs<f3
 
 /// Splits a tile so that its sums fit the registers: 24 of 32 on AVX-512, 12 of 16 on AVX2.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>, x_row: usize, x_step: usize) {
+pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(
+    args: TileArgs<W>,
+    x_row: usize,
+    x_step: usize,
+) {
     if S::LANES == 16 {
         return sums::<S, W, ROWS, 2>(args, x_row, x_step, 0, 0);
     }
@@ -173,10 +177,10 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
         for (vector, weights) in weights.iter_mut().enumerate() {
             *weights = W::load::<S>(panel.add(vector * S::LANES));
         }
-        for row in 0..ROWS {
+        for (row, sums) in sums.iter_mut().enumerate() {
             let value = S::splat(*x.add(row * x_row));
-            for vector in 0..VECTORS {
-                sums[row][vector] = S::fma(value, weights[vector], sums[row][vector]);
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = S::fma(value, weight, *sum);
             }
         }
         panel = panel.add(PANEL);

@@ -151,7 +151,10 @@ impl ModelConfig {
             return problem(format!("head_dim is {}, expected an even number", self.head_dim));
         }
         if !(self.norm_epsilon >= 0.0 && self.norm_epsilon.is_finite()) {
-            return problem(format!("rms_norm_eps is {}, expected a small positive number", self.norm_epsilon));
+            return problem(format!(
+                "rms_norm_eps is {}, expected a small positive number",
+                self.norm_epsilon
+            ));
         }
         if !(self.rotary.base > 0.0 && self.rotary.base.is_finite()) {
             return problem(format!("rope_theta is {}, expected a positive number", self.rotary.base));
@@ -172,7 +175,8 @@ impl ModelConfig {
     /// Every parameter that the decoder asks for, with its shape (a vector has one number).
     pub fn parameters(&self) -> Vec<(Parameter, Vec<usize>)> {
         use LayerParameter::*;
-        let (hidden, inner, query, kv) = (self.hidden, self.intermediate, self.query_width(), self.kv_width());
+        let (hidden, inner, query, kv) =
+            (self.hidden, self.intermediate, self.query_width(), self.kv_width());
         let mut all = vec![(Parameter::Embedding, vec![self.vocabulary, hidden])];
         for layer in 0..self.layers {
             let mut add = |parameter, shape: &[usize]| {

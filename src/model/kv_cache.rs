@@ -27,9 +27,9 @@ impl KvCache {
         let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
         let store = if ops.uses_kernels() {
             let cache = Cache::new(CacheShape { layers, kv_heads, head_dim, capacity });
-            KeysValues::Kernels(
-                cache.map_err(|error| Error::Usage(format!("no memory for the cache: {error}; ask for less with -c")))?,
-            )
+            KeysValues::Kernels(cache.map_err(|error| {
+                Error::Usage(format!("no memory for the cache: {error}; ask for less with -c"))
+            })?)
         } else {
             let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, ops.device());
             let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?)));

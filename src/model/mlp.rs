@@ -13,7 +13,12 @@ pub(super) struct Mlp {
 }
 
 impl Mlp {
-    pub(super) fn new(config: &ModelConfig, ops: &Ops, source: &dyn ParameterSource, layer: usize) -> Result<Mlp> {
+    pub(super) fn new(
+        config: &ModelConfig,
+        ops: &Ops,
+        source: &dyn ParameterSource,
+        layer: usize,
+    ) -> Result<Mlp> {
         use LayerParameter::*;
         let get = |parameter, shape: &[usize]| source.parameter(Parameter::Layer(layer, parameter), shape);
         let (hidden, inner) = (config.hidden, config.intermediate);

@@ -21,7 +21,12 @@ pub fn frequencies(rotary: &Rotary, head_dim: usize) -> Vec<f32> {
             match rotary.scaling {
                 RotaryScaling::None => frequency,
                 RotaryScaling::Linear { factor } => frequency / factor as f32,
-                RotaryScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_context } => {
+                RotaryScaling::Llama3 {
+                    factor,
+                    low_frequency_factor,
+                    high_frequency_factor,
+                    original_context,
+                } => {
                     let (low, high) = (low_frequency_factor, high_frequency_factor);
                     let wavelength = TAU / f64::from(frequency);
                     if wavelength > original_context / low {

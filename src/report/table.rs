@@ -44,13 +44,12 @@ impl MapTable<'_> {
         let label_width = self.labels.iter().map(|label| label.width()).max().unwrap_or(0).min(LONGEST_LABEL);
         let number_width = self.labels.len().saturating_sub(1).to_string().len();
         let margin = number_width + 1 + label_width;
-        let fitting = |range: Range<usize>, count: usize| range.start..range.end.min(range.start + count.max(1));
+        let fitting =
+            |range: Range<usize>, count: usize| range.start..range.end.min(range.start + count.max(1));
         let queries =
             window.queries.clone().unwrap_or_else(|| fitting(self.queries(), height.saturating_sub(5)));
-        let keys = window
-            .keys
-            .clone()
-            .unwrap_or_else(|| fitting(0..self.keys, width.saturating_sub(margin) / CELL));
+        let keys =
+            window.keys.clone().unwrap_or_else(|| fitting(0..self.keys, width.saturating_sub(margin) / CELL));
 
         let mut out = String::new();
         let header = |text: &dyn Fn(usize) -> String| -> String {

@@ -16,7 +16,9 @@ pub(super) const FAMILY: Family = Family {
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
     let activation = file.text("hidden_act", Some("silu"))?;
     if activation != "silu" && activation != "swish" {
-        return Err(file.problem(format!("hidden_act {activation:?} is not implemented for llama; expected silu")));
+        return Err(
+            file.problem(format!("hidden_act {activation:?} is not implemented for llama; expected silu"))
+        );
     }
     let hidden = file.size("hidden_size", Some(4096))?;
     let heads = file.size("num_attention_heads", Some(32))?;
@@ -109,7 +111,10 @@ mod tests {
         for (json, word) in [
             (r#"{"hidden_act":"gelu"}"#, "hidden_act"),
             (r#"{"rope_scaling":{"type":"dynamic","factor":2.0}}"#, "dynamic"),
-            (r#"{"rope_parameters":{"rope_type":"default","partial_rotary_factor":0.5}}"#, "partial_rotary_factor"),
+            (
+                r#"{"rope_parameters":{"rope_type":"default","partial_rotary_factor":0.5}}"#,
+                "partial_rotary_factor",
+            ),
             (r#"{"num_attention_heads":0}"#, "num_attention_heads"),
             (r#"{"num_hidden_layers":9223372036854775808}"#, "num_hidden_layers"),
             (r#"{"num_hidden_layers":-1}"#, "num_hidden_layers"),

@@ -37,7 +37,10 @@ pub fn family_of(config: &ConfigFile) -> Result<&'static Family> {
     let model_type = config.text("model_type", None)?;
     FAMILIES.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
         let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
-        config.problem(format!("model_type {model_type:?} is not a family that loads; known: {}", known.join(", ")))
+        config.problem(format!(
+            "model_type {model_type:?} is not a family that loads; known: {}",
+            known.join(", ")
+        ))
     })
 }
 

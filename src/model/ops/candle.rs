@@ -78,7 +78,8 @@ pub(super) fn attention(
     let scores = (queries.matmul(&keys.narrow(1, 0, seen)?.t()?)? * f64::from(scale))?;
     let mut scores = scores.reshape((heads, tokens, seen))?;
     if step.mask == Mask::Causal && tokens > 1 {
-        let masked = |query: usize, key: usize| if key > step.depth + query { f32::NEG_INFINITY } else { 0.0 };
+        let masked =
+            |query: usize, key: usize| if key > step.depth + query { f32::NEG_INFINITY } else { 0.0 };
         let mask: Vec<f32> = (0..tokens).flat_map(|q| (0..seen).map(move |k| masked(q, k))).collect();
         scores = scores.broadcast_add(&Tensor::from_vec(mask, (tokens, seen), rows.device())?)?;
     }

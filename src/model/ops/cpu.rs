@@ -44,7 +44,13 @@ pub(super) fn matmul(isa: Isa, pool: &Pool, input: &Tensor, weights: &PackedMatr
     tensor(out, tokens, weights.rows())
 }
 
-pub(super) fn rms_norm(isa: Isa, pool: &Pool, input: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
+pub(super) fn rms_norm(
+    isa: Isa,
+    pool: &Pool,
+    input: &Tensor,
+    weight: &Tensor,
+    epsilon: f32,
+) -> Result<Tensor> {
     let (tokens, width) = input.dims2()?;
     let mut out = vec![0f32; tokens * width];
     read(input, |input| {

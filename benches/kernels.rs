@@ -1,0 +1,92 @@
+//! The hot kernels alone, at the sizes of SmolLM2-135M: `cargo bench --bench kernels`.
+
+use std::hint::black_box;
+
+use attend::kernels::attention::{Cache, CacheShape, Queries, attend};
+use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
+use attend::kernels::threads::available_threads;
+use attend::kernels::{Isa, Pool, elementwise};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+const HIDDEN: usize = 576;
+const INTERMEDIATE: usize = 1536;
+
+fn values(len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7919 % 1013) as f32 - 506.0) / 506.0).collect()
+}
+
+fn best() -> (Isa, Pool) {
+    (Isa::detect().unwrap(), Pool::new(available_threads()))
+}
+
+fn products(criterion: &mut Criterion) {
+    let (isa, pool) = best();
+    let bytes: Vec<u8> = values(HIDDEN * INTERMEDIATE).iter().flat_map(|v| v.to_le_bytes()).collect();
+    let raw = RawMatrix { rows: INTERMEDIATE, columns: HIDDEN, element: ElementType::F32, bytes: &bytes };
+    for tokens in [1, 512] {
+        let mut group = criterion.benchmark_group(format!("matmul/{tokens}x{HIDDEN}x{INTERMEDIATE}"));
+        // A product and a sum each.
+        group.throughput(Throughput::Elements((2 * tokens * HIDDEN * INTERMEDIATE) as u64));
+        let input = values(tokens * HIDDEN);
+        let mut out = vec![0f32; tokens * INTERMEDIATE];
+        for element in [ElementType::F32, ElementType::Bf16, ElementType::F16] {
+            let weights = PackedMatrix::pack(&pool, &[raw], element).unwrap();
+            group.bench_function(BenchmarkId::from_parameter(element), |b| {
+                b.iter(|| matmul(isa, &pool, &weights, black_box(&input), &mut out));
+            });
+        }
+        group.finish();
+    }
+}
+
+fn attention(criterion: &mut Criterion) {
+    let (isa, pool) = best();
+    let (heads, kv_heads, head_dim) = (9, 3, 64);
+    let row_len = (heads + 2 * kv_heads) * head_dim;
+    for (tokens, depth) in [(1, 100), (1, 2000), (512, 0)] {
+        let keys = tokens + depth;
+        let rows = values(keys * row_len);
+        let mut cache = Cache::new(CacheShape { layers: 1, kv_heads, head_dim, capacity: keys }).unwrap();
+        cache.write(0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
+        let queries = Queries {
+            rows: &rows[depth * row_len..],
+            row_len,
+            heads,
+            first: depth,
+            keys,
+            causal: true,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+        };
+        let mut out = vec![0f32; tokens * heads * head_dim];
+        let mut map = vec![0f32; heads * tokens * keys];
+        let mut group = criterion.benchmark_group(format!("attention/{tokens} at {depth}"));
+        group.bench_function("without maps", |b| {
+            b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, None));
+        });
+        group.bench_function("with maps", |b| {
+            b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, Some(&mut map)));
+        });
+        group.finish();
+    }
+}
+
+fn rest(criterion: &mut Criterion) {
+    let (isa, pool) = best();
+    for tokens in [1, 512] {
+        let mut group = criterion.benchmark_group(format!("elementwise/{tokens}"));
+        let (input, weight) = (values(tokens * HIDDEN), values(HIDDEN));
+        let mut out = vec![0f32; tokens * HIDDEN];
+        group.bench_function("rms_norm", |b| {
+            b.iter(|| elementwise::rms_norm(isa, &pool, black_box(&input), &weight, 1e-5, &mut out));
+        });
+        let gate_up = values(tokens * 2 * INTERMEDIATE);
+        let mut out = vec![0f32; tokens * INTERMEDIATE];
+        group.bench_function("swiglu", |b| {
+            b.iter(|| elementwise::swiglu(isa, &pool, black_box(&gate_up), INTERMEDIATE, &mut out));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, products, attention, rest);
+criterion_main!(benches);
