@@ -50,9 +50,10 @@ fn greedy(decoder: &Decoder, prompt: &Prompt) -> Vec<u32> {
 fn prompts_have_the_tokens_of_transformers() {
     let checkpoint = Checkpoint::open(&folder("f32")).unwrap();
     for prompt in prompts() {
-        let encoded = checkpoint.tokenizer().unwrap().encode(&prompt.text).unwrap();
-        assert_eq!(encoded.ids, prompt.ids, "{}", prompt.name);
-        assert_eq!(encoded.texts.concat(), prompt.text, "{}", prompt.name);
+        let ours =
+            attend::generation::Prompt::from_text(checkpoint.tokenizer().unwrap(), &prompt.text).unwrap();
+        assert_eq!(ours.ids, prompt.ids, "{}", prompt.name);
+        assert_eq!(ours.text(), prompt.text, "{}", prompt.name);
     }
 }
 

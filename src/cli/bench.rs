@@ -9,9 +9,9 @@ use attend::capture::{AttentionDtype, Recorder, Selection};
 use attend::kernels::Isa;
 use attend::measure::{Speed, Test, TestKind, bandwidth, memory, run as time};
 use attend::model::{Decoder, Mask};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::bench_output::{Row, write_rows};
+use super::bench_output::{Format, Row, write_rows};
 use super::model_args::{Dtype, Kernels, device_name, open};
 use super::output::{interrupt_flag, note, print};
 use super::{Outcome, usage};
@@ -51,15 +51,6 @@ pub struct BenchArgs {
     /// How to print the rows
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Table,
-    Md,
-    Csv,
-    Json,
-    Jsonl,
 }
 
 pub fn run(args: BenchArgs) -> Result<Outcome> {

@@ -4,10 +4,19 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use attend::measure::Speed;
+use clap::ValueEnum;
 use serde::Serialize;
 
-use super::bench::Format;
 use super::output::megabytes;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Md,
+    Csv,
+    Json,
+    Jsonl,
+}
 
 /// One test of one model in one way.
 #[derive(Serialize)]

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use attend::Checkpoint;
 use attend::capture::{AttentionDtype, Recorder, Selection};
-use attend::generation::Sampling;
+use attend::generation::{Prompt, Sampling};
 use attend::kernels::matmul::ElementType;
 use attend::model::Mask;
 use clap::{Args, ValueEnum};
 
-use super::prompt_args::Prompt;
+use super::prompt_args::records;
 
 #[derive(Args)]
 pub struct CaptureArgs {
@@ -71,7 +71,7 @@ impl CaptureArgs {
             run.sampling,
         );
         let mut recorder = Recorder::create(folder, &manifest, selection, self.overwrite)?;
-        for record in prompt.records(checkpoint) {
+        for record in records(prompt, checkpoint) {
             recorder.token(&record)?;
         }
         Ok(Some(recorder))

@@ -9,7 +9,7 @@ use anyhow::Result;
 use attend::Checkpoint;
 use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
-use attend::generation::{Finish, GenerationOptions, Sampling, Session, Token, sampler};
+use attend::generation::{Finish, GenerationOptions, Prompt, Sampling, Session, Token, sampler};
 use attend::measure::memory;
 use attend::model::AttentionObserver;
 use clap::Args;
@@ -18,7 +18,7 @@ use super::Outcome;
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::{ModelArgs, load};
 use super::output::{interrupt_flag, megabytes, note, print};
-use super::prompt_args::{Prompt, PromptArgs, token_bytes};
+use super::prompt_args::{PromptArgs, token_bytes};
 
 #[derive(Args)]
 pub struct GenerateArgs {

@@ -17,7 +17,7 @@ use terminal_size::{Height, Width, terminal_size};
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::{ModelArgs, load};
 use super::output::{note, print};
-use super::prompt_args::PromptArgs;
+use super::prompt_args::{PromptArgs, records};
 use super::{Outcome, usage};
 
 #[derive(Args)]
@@ -171,7 +171,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     if let Some(recorder) = &recorder {
         note(&format!("attention: {} step recorded", recorder.steps()));
     }
-    let records = prompt.records(&checkpoint);
+    let records = records(&prompt, &checkpoint);
     Ok(Shown {
         heads: (0..config.heads).collect(),
         labels: records.iter().map(|token| label(&token.bytes, token.id)).collect(),

@@ -5,8 +5,9 @@ use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use attend::Checkpoint;
 use attend::capture::{TokenRecord, TokenRole};
-use attend::{Checkpoint, Error};
+use attend::generation::Prompt;
 use clap::Args;
 
 use super::usage;
@@ -28,12 +29,6 @@ pub struct PromptArgs {
 pub enum PromptSource {
     Text(String),
     Ids(Vec<u32>),
-}
-
-/// A prompt as tokens, with the text of each.
-pub struct Prompt {
-    pub ids: Vec<u32>,
-    pub texts: Vec<String>,
 }
 
 impl PromptArgs {
@@ -89,18 +84,8 @@ impl PromptSource {
     /// Tokens, through the model's tokenizer where there is text.
     pub fn tokens(self, checkpoint: &Checkpoint) -> Result<Prompt> {
         let prompt = match self {
-            PromptSource::Text(text) => {
-                let encoded = checkpoint.tokenizer()?.encode(&text)?;
-                Prompt { ids: encoded.ids, texts: encoded.texts }
-            }
-            PromptSource::Ids(ids) => {
-                let texts = match checkpoint.tokenizer() {
-                    Ok(tokenizer) => tokenizer.texts_of(&ids),
-                    Err(Error::NoTokenizer { .. }) => vec![String::new(); ids.len()],
-                    Err(error) => return Err(error.into()),
-                };
-                Prompt { ids, texts }
-            }
+            PromptSource::Text(text) => Prompt::from_text(checkpoint.tokenizer()?, &text)?,
+            PromptSource::Ids(ids) => Prompt::from_ids(checkpoint.tokenizer().ok(), ids),
         };
         let vocabulary = checkpoint.config().vocabulary;
         if prompt.ids.is_empty() {
@@ -116,29 +101,23 @@ impl PromptSource {
     }
 }
 
-impl Prompt {
-    /// The whole text.
-    pub fn text(&self) -> String {
-        self.texts.concat()
-    }
-
-    /// Its lines of a dump.
-    pub fn records(&self, checkpoint: &Checkpoint) -> Vec<TokenRecord> {
-        let mut previous = None;
-        self.ids
-            .iter()
-            .zip(&self.texts)
-            .enumerate()
-            .map(|(index, (id, text))| TokenRecord {
-                index,
-                id: *id,
-                text: text.clone(),
-                bytes: token_bytes(checkpoint, *id, &mut previous),
-                role: TokenRole::Prompt,
-                logprob: None,
-            })
-            .collect()
-    }
+/// A prompt's lines of a dump.
+pub fn records(prompt: &Prompt, checkpoint: &Checkpoint) -> Vec<TokenRecord> {
+    let mut previous = None;
+    prompt
+        .ids
+        .iter()
+        .zip(&prompt.texts)
+        .enumerate()
+        .map(|(index, (id, text))| TokenRecord {
+            index,
+            id: *id,
+            text: text.clone(),
+            bytes: token_bytes(checkpoint, *id, &mut previous),
+            role: TokenRole::Prompt,
+            logprob: None,
+        })
+        .collect()
 }
 
 /// The bytes that a token stands for behind `previous`, which it replaces if it is an ordinary one.

@@ -4,10 +4,10 @@
 use candle_core::Tensor;
 
 use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
-use super::decoder::Step;
 use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
 use super::ops::{AttentionShape, Linear, Ops};
+use super::step::Step;
 use crate::error::Result;
 
 pub(super) struct Attention {

@@ -4,11 +4,11 @@ use candle_core::Tensor;
 
 use super::attention::Attention;
 use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
-use super::decoder::Step;
 use super::kv_cache::KeysValues;
 use super::mlp::Mlp;
 use super::observer::AttentionObserver;
 use super::ops::{Norm, Ops};
+use super::step::Step;
 use crate::error::Result;
 
 pub(super) struct Block {

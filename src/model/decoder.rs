@@ -10,6 +10,7 @@ use super::mask::Mask;
 use super::observer::{AttentionObserver, StepShape};
 use super::ops::{Linear, Norm, Ops};
 use super::position;
+use super::step::Step;
 use crate::error::{Error, Result};
 
 /// A decoder-only transformer with its weights.
@@ -41,15 +42,6 @@ pub enum LogitRows {
     Last,
     /// Every token's: `[tokens, vocabulary]`.
     All,
-}
-
-/// What a block needs to know of the step at hand.
-pub(super) struct Step {
-    /// Positions in the cache when the step starts.
-    pub depth: usize,
-    pub tokens: usize,
-    pub mask: Mask,
-    pub angles: position::Angles,
 }
 
 impl Decoder {
@@ -95,7 +87,7 @@ impl Decoder {
                 hint: "that is the model's own; ask for 1 to that many".into(),
             });
         }
-        KvCache::new(&self.config, &self.ops, capacity)
+        Ok(KvCache::new(self.ops.keys_values(&self.config, capacity)?, capacity))
     }
 
     /// Bytes of weights that a single token's step reads.

@@ -1,12 +1,10 @@
 //! Keys and values of the positions so far, preallocated for the context asked for and written in
 //! place.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
-use super::config::ModelConfig;
-use super::ops::Ops;
 use crate::error::{Error, Result};
-use crate::kernels::attention::{Cache, CacheShape};
+use crate::kernels::attention::Cache;
 
 /// The cache of one sequence.
 pub struct KvCache {
@@ -23,19 +21,8 @@ pub(super) enum KeysValues {
 }
 
 impl KvCache {
-    pub(super) fn new(config: &ModelConfig, ops: &Ops, capacity: usize) -> Result<KvCache> {
-        let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
-        let store = if ops.uses_kernels() {
-            let cache = Cache::new(CacheShape { layers, kv_heads, head_dim, capacity });
-            KeysValues::Kernels(cache.map_err(|error| {
-                Error::Usage(format!("no memory for the cache: {error}; ask for less with -c"))
-            })?)
-        } else {
-            let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, ops.device());
-            let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?)));
-            KeysValues::Candle(layers.collect::<Result<_>>()?)
-        };
-        Ok(KvCache { store, len: 0, capacity })
+    pub(super) fn new(store: KeysValues, capacity: usize) -> KvCache {
+        KvCache { store, len: 0, capacity }
     }
 
     /// Positions held.

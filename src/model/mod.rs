@@ -14,6 +14,7 @@ pub mod mlp;
 pub mod observer;
 pub mod ops;
 pub mod position;
+mod step;
 
 pub use config::{ModelConfig, Parameter, ParameterSource};
 pub use decoder::{Decoder, Forward, LogitRows};

@@ -5,9 +5,9 @@ use candle_core::{D, DType, Device, Tensor};
 
 use super::AttentionShape;
 use crate::error::Result;
-use crate::model::decoder::Step;
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
+use crate::model::step::Step;
 
 /// `[tokens, inputs] · [outputs, inputs]ᵀ`, in f32 on the CPU, in the weights' type elsewhere.
 pub(super) fn matmul(input: &Tensor, weight: &Tensor) -> Result<Tensor> {

@@ -7,10 +7,10 @@ use crate::error::Result;
 use crate::kernels::attention::{Cache, Queries, attend};
 use crate::kernels::matmul::{PackedMatrix, matmul as matmul_kernel};
 use crate::kernels::{Isa, Pool, elementwise};
-use crate::model::decoder::Step;
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
 use crate::model::position::Angles;
+use crate::model::step::Step;
 
 /// Queries whose maps are made at a time while an observer looks: bounds the memory they take.
 const OBSERVED_QUERIES: usize = 64;

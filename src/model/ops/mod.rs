@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::decoder::Step;
+use super::config::ModelConfig;
 use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
+use super::step::Step;
 use crate::error::{Error, Result};
+use crate::kernels::attention::{Cache, CacheShape};
 use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
 use crate::kernels::{Isa, Pool, elementwise};
 
@@ -106,10 +108,6 @@ impl Ops {
         self.pool.threads()
     }
 
-    pub fn uses_kernels(&self) -> bool {
-        self.isa.is_some()
-    }
-
     /// What does the arithmetic, for people: `kernels avx512` or `candle`.
     pub fn describe(&self) -> String {
         match self.isa {
@@ -154,6 +152,20 @@ impl Ops {
 
     fn tensor(&self, raw: &RawMatrix<'_>) -> Result<Tensor, candle_core::Error> {
         Tensor::from_raw_buffer(raw.bytes, dtype(raw.element), &[raw.rows, raw.columns], &self.device)
+    }
+
+    /// Room for the keys and values of `capacity` positions.
+    pub(super) fn keys_values(&self, config: &ModelConfig, capacity: usize) -> Result<KeysValues> {
+        let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
+        if self.isa.is_some() {
+            let cache = Cache::new(CacheShape { layers, kv_heads, head_dim, capacity });
+            return Ok(KeysValues::Kernels(cache.map_err(|error| {
+                Error::Usage(format!("no memory for the cache: {error}; ask for less with -c"))
+            })?));
+        }
+        let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, &self.device);
+        let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?)));
+        Ok(KeysValues::Candle(layers.collect::<Result<_>>()?))
     }
 
     /// Rows of the embedding: `[tokens, hidden]` in f32.

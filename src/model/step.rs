@@ -1,0 +1,13 @@
+//! One forward pass, as its blocks see it.
+
+use super::mask::Mask;
+use super::position::Angles;
+
+/// What is fed, and behind what.
+pub(super) struct Step {
+    /// Positions in the cache when the step starts.
+    pub depth: usize,
+    pub tokens: usize,
+    pub mask: Mask,
+    pub angles: Angles,
+}
