@@ -2,7 +2,8 @@
 
 use std::hint::black_box;
 
-use attend::kernels::attention::{Cache, CacheShape, Queries, attend};
+use attend::kernels::attention::{Queries, attend};
+use attend::kernels::cache::{Cache, CacheShape};
 use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
 use attend::kernels::threads::available_threads;
 use attend::kernels::{Isa, Pool, elementwise};

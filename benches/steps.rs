@@ -26,7 +26,7 @@ fn steps(criterion: &mut Criterion) {
     let selection = Selection::all(config.layers, config.heads);
     let manifest =
         Recorder::manifest(&checkpoint, "f16", &selection, AttentionDtype::F32, Mask::Causal, PROMPT, None);
-    let recorder = || Recorder::create(folder.path(), &manifest, selection.clone(), true).unwrap();
+    let recorder = || Recorder::create(folder.path(), &manifest, true).unwrap();
     let mut cache = decoder.new_cache(PROMPT + 1).unwrap();
 
     let mut group = criterion.benchmark_group(format!("prompt pass of {PROMPT}"));

@@ -40,6 +40,9 @@ pub enum Error {
     #[error("the model has no tokenizer ({path} is missing); give token numbers with --prompt-ids", path = path.display())]
     NoTokenizer { path: PathBuf },
 
+    #[error("no memory for {what}: {source}")]
+    Memory { what: &'static str, source: std::io::Error },
+
     /// More positions than the cache, or the model, has.
     #[error("{needed} tokens do not fit the context of {context}; {hint}")]
     ContextFull { needed: usize, context: usize, hint: String },

@@ -245,6 +245,8 @@ fn configs_that_make_no_model() {
         ("num_hidden_layers", serde_json::json!(-3), "num_hidden_layers"),
         ("num_hidden_layers", serde_json::json!(1e30), "num_hidden_layers"),
         ("hidden_size", serde_json::json!(0), "hidden_size"),
+        ("max_position_embeddings", serde_json::json!(1u64 << 60), "max_position_embeddings"),
+        ("partial_rotary_factor", serde_json::json!(0.5), "partial_rotary_factor"),
         ("vocab_size", serde_json::json!("many"), "vocab_size"),
         ("model_type", serde_json::json!("mystery"), "\"mystery\""),
         ("model_type", serde_json::Value::Null, "model_type is missing"),
@@ -347,6 +349,19 @@ fn options_out_of_range() {
         says(&failure(&run(&args), 2), &words);
     }
     assert!(!dump.exists(), "a refused run left a folder behind");
+}
+
+#[test]
+fn generation_configs_that_make_no_distribution() {
+    for (json, word) in [
+        (r#"{"repetition_penalty":0}"#, "repetition_penalty"),
+        (r#"{"do_sample":true,"temperature":-1}"#, "temperature"),
+        (r#"{"eos_token_id":"end"}"#, "eos_token_id"),
+        ("[", "JSON"),
+    ] {
+        let message = with_damage(|folder| fs::write(folder.join("generation_config.json"), json).unwrap());
+        says(&message, &["generation_config.json", word]);
+    }
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -252,6 +252,37 @@ fn bench_rows_have_what_they_promise() {
 }
 
 #[test]
+fn bench_takes_lists_with_the_reference_operations_too() {
+    let model = model();
+    let args =
+        ["bench", "-m", &model, "-p", "4", "-n", "0", "-r", "1", "--no-capture", "--kernels", "reference"];
+    let out = stdout(&[&args[..], &["--dtype", "f32,bf16", "-o", "json"]].concat());
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[1]["dtype"], "bf16");
+    let message = failure(&run(&[&args[..], &["-t", "1,2"]].concat()), 2);
+    assert!(message.contains("--threads"), "{message}");
+}
+
+#[test]
+fn a_map_takes_a_dump_or_a_text_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = join(&folder, "dump");
+    stdout(&["map", "-m", &model(), "Hello", "--attention", arg(&path)]);
+    for more in [
+        &["-p", "Hi"][..],
+        &["--prompt-ids", "1"],
+        &["-m", "x"],
+        &["--mask", "none"],
+        &["--dtype", "f16"],
+        &["-t", "1"],
+    ] {
+        let message = failure(&run(&[&["map", arg(&path)], more].concat()), 2);
+        assert!(message.contains("is a dump"), "{more:?}: {message}");
+    }
+}
+
+#[test]
 fn info_describes_the_model() {
     let model = model();
     for args in [["info", &model].as_slice(), &["info", "-m", &model]] {

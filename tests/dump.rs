@@ -242,17 +242,8 @@ fn broken_dumps_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = join(&folder, "dump");
     let record = || {
-        stdout(&[
-            "generate",
-            "-m",
-            arg(&fixture("llama")),
-            "Hello",
-            "-n",
-            "3",
-            "--attention",
-            arg(&path),
-            "--overwrite",
-        ]);
+        let _ = fs::remove_dir_all(&path);
+        stdout(&["generate", "-m", arg(&fixture("llama")), "Hello", "-n", "3", "--attention", arg(&path)]);
     };
     let message = |args: &[&str]| failure(&run(args), 1);
     record();
@@ -277,6 +268,154 @@ fn broken_dumps_are_named() {
     assert!(message(&["map", arg(&path), "--step", "1"]).contains("00001.safetensors"));
     fs::write(path.join("steps.jsonl"), "{\"step\":\n{}\n").unwrap();
     assert!(message(&["map", arg(&path)]).contains("line 1 is damaged"));
+}
+
+#[test]
+fn hostile_dumps_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = join(&folder, "dump");
+    stdout(&["generate", "-m", arg(&fixture("llama")), "Hello", "-n", "2", "--attention", arg(&path)]);
+    let step = |file: &str, step: u64, first: u64, queries: u64, keys: u64| {
+        format!(
+            "{{\"step\":{step},\"file\":\"{file}\",\"first_query\":{first},\"queries\":{queries},\"keys\":{keys}}}\n"
+        )
+    };
+    let good = "steps/00000.safetensors";
+    for (line, word) in [
+        (step(good, 0, 100, 1, 6), "do not end at"),
+        (step(good, 0, 0, 0, 0), "0 queries"),
+        (step(good, 0, u64::MAX, 5, 4), "do not end at"),
+        (step(good, 3, 0, 5, 5), "step is 3"),
+        (step("../manifest.json", 0, 0, 5, 5), "expected one in steps/"),
+        (step("/etc/passwd", 0, 0, 5, 5), "expected one in steps/"),
+        (step("steps/../manifest.json", 0, 0, 5, 5), "expected one in steps/"),
+        (step("steps", 0, 0, 5, 5), "expected one in steps/"),
+        (step(good, 0, 0, 7, 7), "has shape"),
+    ] {
+        fs::write(path.join("steps.jsonl"), &line).unwrap();
+        let message = failure(&run(&["map", arg(&path)]), 1);
+        assert!(message.contains(word), "{line}: {message}");
+    }
+    let manifest = fs::read_to_string(path.join("manifest.json")).unwrap();
+    let mut empty: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    empty["layers"] = serde_json::json!([]);
+    fs::write(path.join("manifest.json"), empty.to_string()).unwrap();
+    assert!(failure(&run(&["map", arg(&path)]), 1).contains("lists no layers"));
+}
+
+#[test]
+fn what_is_no_dump_is_never_touched() {
+    let model = fixture("llama");
+    let refused = |folder: &Path, word: &str| {
+        let output = run(&[
+            "generate",
+            "-m",
+            arg(&model),
+            "Hello",
+            "-n",
+            "1",
+            "--overwrite",
+            "--attention",
+            arg(folder),
+        ]);
+        let message = failure(&output, 1);
+        assert!(message.contains(word), "{message}");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (steps, manifest) = (join(&folder, "steps"), join(&folder, "manifest.json"));
+    fs::create_dir(&steps).unwrap();
+    fs::write(steps.join("diary.txt"), "mine").unwrap();
+    refused(folder.path(), "diary.txt");
+    assert_eq!(fs::read_to_string(steps.join("diary.txt")).unwrap(), "mine");
+    fs::remove_dir_all(&steps).unwrap();
+    fs::write(&manifest, r#"{"name":"my web page"}"#).unwrap();
+    refused(folder.path(), "no dump's");
+    assert!(manifest.exists());
+    // The model's own folder.
+    let model = copy_of(&fixture("llama"));
+    refused(model.path(), "no part of a dump");
+    assert!(model.path().join("model.safetensors").exists());
+    let output = run(&["generate", "-m", arg(&fixture("llama")), "Hello", "--attention", ""]);
+    assert!(failure(&output, 2).contains("--attention"));
+}
+
+#[test]
+fn an_old_dump_stays_until_the_new_run_can_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = join(&folder, "dump");
+    let model = fixture("llama");
+    let args = ["generate", "-m", arg(&model), "Hello", "-n", "5", "--overwrite", "--attention", arg(&path)];
+    stdout(&args);
+    let output = attend().env("ATTEND_ISA", "mmx").args(args).output().unwrap();
+    failure(&output, 2);
+    assert_eq!(Dump::open(&path).unwrap().steps().len(), 5);
+}
+
+#[test]
+fn tokens_joined_are_the_text_at_a_stop_and_at_an_end_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = join(&folder, "dump");
+    let model = copy_of(&fixture("llama"));
+    let run_with = |more: &[&str]| {
+        let args = [
+            "generate",
+            "-m",
+            arg(model.path()),
+            "Hello",
+            "-n",
+            "60",
+            "--temp",
+            "1.2",
+            "--top-k",
+            "0",
+            "--seed",
+            "11",
+            "--overwrite",
+            "--attention",
+            arg(&path),
+        ];
+        let text = stdout(&[&args[..], more].concat());
+        let dump = Dump::open(&path).unwrap();
+        let joined: String = dump.tokens()[5..].iter().map(|token| token.text.as_str()).collect();
+        assert_eq!(joined, text, "{more:?}");
+        (text, dump)
+    };
+    let (text, _) = run_with(&[]);
+    let stop: String = text.chars().filter(char::is_ascii_graphic).nth(2).unwrap().into();
+    let (stopped, _) = run_with(&["--stop", &stop]);
+    assert_eq!(stopped, text[..text.find(&stop).unwrap()]);
+    // A stop text that begins again and again and never comes.
+    let begins = format!("{stop}\u{1F980}");
+    assert_eq!(run_with(&["--stop", &begins]).0, text);
+    let (_, dump) = run_with(&[]);
+    let end = dump.tokens()[8].id;
+    fs::write(model.path().join("generation_config.json"), format!(r#"{{"eos_token_id":{end}}}"#)).unwrap();
+    let (_, dump) = run_with(&[]);
+    assert_eq!(dump.tokens().last().unwrap().id, end);
+    assert_eq!(dump.steps().len(), dump.tokens().len() - 5);
+}
+
+#[test]
+fn a_recorder_goes_on_after_a_failed_step() {
+    use attend::capture::{AttentionDtype, Recorder, Selection};
+    use attend::model::{AttentionObserver, AttentionRows, Mask, StepShape};
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = attend::Checkpoint::open(&fixture("llama")).unwrap();
+    let selection = Selection::parse(Some("0"), Some("0"), 3, 4).unwrap();
+    let manifest =
+        Recorder::manifest(&checkpoint, "f32", &selection, AttentionDtype::F32, Mask::Causal, 1, None);
+    let mut recorder = Recorder::create(folder.path(), &manifest, false).unwrap();
+    let shape = StepShape { first_query: 0, queries: 1, keys: 1 };
+    // The step is cut off, as by weights that are not finite, and begins again.
+    recorder.begin_step(shape).unwrap();
+    recorder.begin_step(shape).unwrap();
+    let weights = [1.0; 4];
+    let rows = AttentionRows { layer: 0, first_query: 0, heads: 4, queries: 1, keys: 1, weights: &weights };
+    recorder.observe(rows).unwrap();
+    recorder.end_step().unwrap();
+    let dump = Dump::open(folder.path()).unwrap();
+    assert_eq!(dump.steps().len(), 1);
+    assert_eq!(dump.layer_map(0, 0).unwrap().weights, [1.0]);
 }
 
 /// Starts a long generation and waits until it has recorded some steps.

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use half::f16;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 
 use super::format::{
-    FORMAT, MANIFEST, Manifest, STEPS, StepRecord, TOKENS, TokenRecord, VERSION, tensor_name,
+    FORMAT, MANIFEST, Manifest, STEPS, STEPS_FOLDER, StepRecord, TOKENS, TokenRecord, VERSION, tensor_name,
 };
 use super::memory::LayerMap;
 use crate::error::{Error, Result};
@@ -54,9 +54,18 @@ impl Dump {
         if head.version != VERSION {
             return Err(problem(format!("version is {}, and this program reads {VERSION}", head.version)));
         }
-        let manifest =
+        let manifest: Manifest =
             serde_json::from_slice(&bytes).map_err(|error| problem(format!("is not whole: {error}")))?;
+        if manifest.layers.is_empty() || manifest.layers.iter().any(|layer| layer.heads.is_empty()) {
+            return Err(problem("lists no layers, or a layer without heads".into()));
+        }
         let steps: Vec<StepRecord> = lines(&folder.join(STEPS))?;
+        for (number, step) in steps.iter().enumerate() {
+            check_step(number, step).map_err(|problem| Error::Dump {
+                path: folder.join(STEPS),
+                problem: format!("line {}: {problem}", number + 1),
+            })?;
+        }
         let tokens = lines(&folder.join(TOKENS))?;
         Ok(Dump { folder: folder.to_path_buf(), manifest, tokens, steps })
     }
@@ -97,6 +106,10 @@ impl Dump {
             })?;
         let path = self.folder.join(&record.file);
         let problem = |problem: String| Error::Dump { path: path.clone(), problem };
+        let kind = fs::metadata(&path).map_err(Error::io(&path, "open"))?;
+        if !kind.is_file() {
+            return Err(problem("is no regular file".into()));
+        }
         let file = fs::File::open(&path).map_err(Error::io(&path, "open"))?;
         // SAFETY: a finished step's file is never written again; if another program shortens it
         // meanwhile, this process ends with SIGBUS.
@@ -136,6 +149,24 @@ impl Dump {
 struct Head {
     format: String,
     version: u32,
+}
+
+/// Whether a line of `steps.jsonl` can be true.
+fn check_step(number: usize, step: &StepRecord) -> Result<(), String> {
+    if step.step != number {
+        return Err(format!("step is {}, expected {number}", step.step));
+    }
+    if step.queries == 0 || step.first_query.checked_add(step.queries) != Some(step.keys) {
+        let StepRecord { first_query, queries, keys, .. } = step;
+        return Err(format!(
+            "{queries} queries from position {first_query} on do not end at its {keys} keys"
+        ));
+    }
+    let name = step.file.strip_prefix(STEPS_FOLDER).and_then(|rest| rest.strip_prefix('/'));
+    match name.map(|name| Path::new(name).components().collect::<Vec<_>>()).as_deref() {
+        Some([Component::Normal(_)]) => Ok(()),
+        _ => Err(format!("file is {:?}, expected one in {STEPS_FOLDER}/", step.file)),
+    }
 }
 
 /// The lines of a file, without a torn last one; none where there is no file yet.

@@ -1,9 +1,10 @@
-//! One layer's map of one step, kept in memory: what `attend map "text"` shows.
+//! Maps in memory: all heads of a layer as a dump gives them, and the one map that
+//! `attend map "text"` shows.
 
 use crate::error::Result;
 use crate::model::{AttentionObserver, AttentionRows, StepShape};
 
-/// The map of one layer, `[heads, queries, keys]`: an observer to run, and what it kept.
+/// The maps of one layer in one step, `[heads, queries, keys]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerMap {
     pub layer: usize,
@@ -16,11 +17,6 @@ pub struct LayerMap {
 }
 
 impl LayerMap {
-    /// An observer that will keep the map of `layer`.
-    pub fn of(layer: usize) -> LayerMap {
-        LayerMap { layer, heads: 0, first_query: 0, queries: 0, keys: 0, weights: vec![] }
-    }
-
     /// One head's map, `[queries, keys]`.
     ///
     /// # Panics
@@ -30,36 +26,66 @@ impl LayerMap {
         &self.weights[head * size..(head + 1) * size]
     }
 
-    /// The mean over all heads, `[queries, keys]`; its rows sum to 1 too.
-    pub fn mean(&self) -> Vec<f32> {
-        let mut mean = vec![0f32; self.queries * self.keys];
-        for head in 0..self.heads {
-            for (mean, weight) in mean.iter_mut().zip(self.head(head)) {
-                *mean += weight / self.heads as f32;
+    /// One head's map, or with `None` the mean over all heads, whose rows sum to 1 too.
+    pub fn shown(&self, head: Option<usize>) -> ShownMap {
+        let mut shown = ShownMap::of(self.layer, head);
+        shown.start(self.first_query, self.queries, self.keys);
+        let heads = head.map_or(0..self.heads, |head| head..head + 1);
+        let share = 1.0 / heads.len() as f32;
+        for head in heads {
+            for (shown, weight) in shown.weights.iter_mut().zip(self.head(head)) {
+                *shown += weight * share;
             }
         }
-        mean
+        shown
     }
 }
 
-impl AttentionObserver for LayerMap {
+/// An observer that keeps one map of the last step, `[queries, keys]`: a head's, or the mean over
+/// all heads of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShownMap {
+    pub layer: usize,
+    /// `None`: the mean.
+    pub head: Option<usize>,
+    /// Position of the first query.
+    pub first_query: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub weights: Vec<f32>,
+}
+
+impl ShownMap {
+    /// An observer that will keep the map of a head, or the mean of the layer's heads.
+    pub fn of(layer: usize, head: Option<usize>) -> ShownMap {
+        ShownMap { layer, head, first_query: 0, queries: 0, keys: 0, weights: vec![] }
+    }
+
+    fn start(&mut self, first_query: usize, queries: usize, keys: usize) {
+        (self.first_query, self.queries, self.keys) = (first_query, queries, keys);
+        self.weights = vec![0.0; queries * keys];
+    }
+}
+
+impl AttentionObserver for ShownMap {
     fn wants(&self, layer: usize) -> bool {
         layer == self.layer
     }
 
     fn begin_step(&mut self, step: StepShape) -> Result<()> {
-        (self.first_query, self.queries, self.keys) = (step.first_query, step.queries, step.keys);
-        self.weights.clear();
+        self.start(step.first_query, step.queries, step.keys);
         Ok(())
     }
 
     fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()> {
-        self.heads = rows.heads;
-        self.weights.resize(rows.heads * self.queries * self.keys, 0.0);
-        for head in 0..rows.heads {
+        let heads = self.head.map_or(0..rows.heads, |head| head..head + 1);
+        let share = 1.0 / heads.len() as f32;
+        for head in heads {
             for (query, weights) in rows.head(head).chunks_exact(rows.keys).enumerate() {
-                let row = head * self.queries + rows.first_query - self.first_query + query;
-                self.weights[row * self.keys..row * self.keys + rows.keys].copy_from_slice(weights);
+                let row = (rows.first_query - self.first_query + query) * self.keys;
+                for (shown, weight) in self.weights[row..row + rows.keys].iter_mut().zip(weights) {
+                    *shown += weight * share;
+                }
             }
         }
         Ok(())

@@ -8,9 +8,10 @@ pub mod memory;
 pub mod recorder;
 pub mod selection;
 mod step_file;
+mod target;
 
 pub use dump::Dump;
 pub use format::{AttentionDtype, LayerHeads, Manifest, ModelInfo, StepRecord, TokenRecord, TokenRole};
-pub use memory::LayerMap;
+pub use memory::{LayerMap, ShownMap};
 pub use recorder::Recorder;
 pub use selection::Selection;

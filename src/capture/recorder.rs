@@ -2,17 +2,18 @@
 //! hand.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::format::{
-    AttentionDtype, FORMAT, MANIFEST, Manifest, ModelInfo, STEPS, STEPS_FOLDER, StepRecord, TOKENS,
-    TokenRecord, VERSION, sampling_json,
+    AttentionDtype, FORMAT, LayerHeads, MANIFEST, Manifest, ModelInfo, STEPS, STEPS_FOLDER, StepRecord,
+    TOKENS, TokenRecord, VERSION, sampling_json,
 };
 use super::selection::Selection;
 use super::step_file::StepFile;
+use super::target;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::generation::Sampling;
@@ -32,7 +33,7 @@ use crate::model::{AttentionObserver, AttentionRows, Mask, StepShape};
 /// let selection = Selection::all(decoder.config().layers, decoder.config().heads);
 /// let manifest =
 ///     Recorder::manifest(&checkpoint, "f32", &selection, AttentionDtype::F32, Mask::Causal, prompt.ids.len(), None);
-/// let mut recorder = Recorder::create("dump".as_ref(), &manifest, selection, false)?;
+/// let mut recorder = Recorder::create("dump".as_ref(), &manifest, false)?;
 /// let mut cache = decoder.new_cache(prompt.ids.len())?;
 /// decoder.forward(&prompt.ids, &mut cache, Forward { observer: Some(&mut recorder), ..Forward::default() })?;
 /// # Ok(())
@@ -40,7 +41,7 @@ use crate::model::{AttentionObserver, AttentionRows, Mask, StepShape};
 /// ```
 pub struct Recorder {
     folder: PathBuf,
-    selection: Selection,
+    layers: Vec<LayerHeads>,
     dtype: AttentionDtype,
     tokens: Lines,
     steps: Lines,
@@ -82,18 +83,22 @@ impl Recorder {
         }
     }
 
+    /// Checks that a dump may be written into a folder, and changes nothing: it is new, empty, or
+    /// (if `overwrite`) holds a dump and nothing else.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn check(folder: &Path, overwrite: bool) -> Result<()> {
+        target::check(folder, overwrite).map(|_| ())
+    }
+
     /// Starts a dump in a new or empty folder; one that holds a dump is replaced only if
-    /// `overwrite`.
+    /// `overwrite`. Recorded are the layers and heads that the manifest lists.
     ///
     /// # Errors
     /// If the folder holds anything else, or cannot be written.
-    pub fn create(
-        folder: &Path,
-        manifest: &Manifest,
-        selection: Selection,
-        overwrite: bool,
-    ) -> Result<Recorder> {
-        clear(folder, overwrite)?;
+    pub fn create(folder: &Path, manifest: &Manifest, overwrite: bool) -> Result<Recorder> {
+        target::clear(folder, overwrite)?;
         let steps = folder.join(STEPS_FOLDER);
         fs::create_dir_all(&steps).map_err(Error::io(&steps, "create"))?;
         let path = folder.join(MANIFEST);
@@ -105,7 +110,7 @@ impl Recorder {
         fs::rename(&part, &path).map_err(Error::io(&path, "name"))?;
         Ok(Recorder {
             folder: folder.to_path_buf(),
-            selection,
+            layers: manifest.layers.clone(),
             dtype: manifest.attention_dtype,
             tokens: Lines::create(folder.join(TOKENS))?,
             steps: Lines::create(folder.join(STEPS))?,
@@ -130,24 +135,24 @@ impl Recorder {
 
 impl AttentionObserver for Recorder {
     fn wants(&self, layer: usize) -> bool {
-        self.selection.heads(layer).is_some()
+        self.layers.iter().any(|captured| captured.layer == layer)
     }
 
     fn begin_step(&mut self, shape: StepShape) -> Result<()> {
+        // A step that failed before has left its part behind; it goes before the new one comes.
+        self.current = None;
         let file = format!("{STEPS_FOLDER}/{:05}.safetensors", self.next_step);
-        let step_file =
-            StepFile::create(&self.folder.join(&file), shape, self.selection.layers(), self.dtype)?;
+        let step_file = StepFile::create(&self.folder.join(&file), shape, &self.layers, self.dtype)?;
         let StepShape { first_query, queries, keys } = shape;
-        // A step that failed before leaves its part behind here, and is dropped.
         self.current =
             Some((StepRecord { step: self.next_step, file, first_query, queries, keys }, step_file));
         Ok(())
     }
 
     fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()> {
-        let index = self.selection.layers().iter().position(|selected| selected.layer == rows.layer);
+        let index = self.layers.iter().position(|selected| selected.layer == rows.layer);
         if let (Some((_, file)), Some(index)) = (&mut self.current, index) {
-            file.write(index, &self.selection.layers()[index].heads, rows)?;
+            file.write(index, &self.layers[index].heads, rows)?;
         }
         Ok(())
     }
@@ -166,60 +171,26 @@ impl AttentionObserver for Recorder {
 struct Lines {
     path: PathBuf,
     file: File,
+    /// Bytes of whole lines.
+    len: u64,
 }
 
 impl Lines {
     fn create(path: PathBuf) -> Result<Lines> {
         let file = File::create(&path).map_err(Error::io(&path, "create"))?;
-        Ok(Lines { path, file })
+        Ok(Lines { path, file, len: 0 })
     }
 
     fn push(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(record).map_err(|e| Error::io(&self.path, "write")(e.into()))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::io(&self.path, "write"))
-    }
-}
-
-/// Makes sure that the folder is new or empty; takes an old dump out of it if `overwrite`.
-fn clear(folder: &Path, overwrite: bool) -> Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(Error::io(folder, "read the folder"))?,
-    };
-    let names = entries
-        .map(|entry| Ok(entry?.file_name()))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(Error::io(folder, "read the folder"))?;
-    let refuse = |problem: String| Err(Error::Dump { path: folder.to_path_buf(), problem });
-    let ours = |name: &&std::ffi::OsString| {
-        [MANIFEST, TOKENS, STEPS, STEPS_FOLDER, "manifest.part"].iter().any(|own| name.as_os_str() == *own)
-    };
-    if let Some(foreign) = names.iter().find(|name| !ours(name)) {
-        return refuse(format!(
-            "holds something that is no part of a dump ({}); give a new or empty folder",
-            foreign.to_string_lossy()
-        ));
-    }
-    if names.is_empty() {
-        return Ok(());
-    }
-    if !overwrite {
-        return refuse("already holds a dump; give another folder, or --overwrite".into());
-    }
-    // The manifest goes first: whatever happens next, the rest does not look like a dump.
-    for name in [MANIFEST, "manifest.part", STEPS, TOKENS] {
-        let path = folder.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(&path, "remove")(error));
-            }
-            _ => {}
+        if let Err(error) = self.file.write_all(&line) {
+            // What was written of the line goes, so that one that follows later is not torn too. If
+            // this fails as well, a reader still ignores the torn line while it is the last.
+            let _ = self.file.set_len(self.len).and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
+            return Err(Error::io(&self.path, "write")(error));
         }
-    }
-    let steps = folder.join(STEPS_FOLDER);
-    match fs::remove_dir_all(&steps) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(&steps, "remove")(error)),
-        _ => Ok(()),
+        self.len += line.len() as u64;
+        Ok(())
     }
 }

@@ -64,11 +64,6 @@ impl Selection {
     pub fn layers(&self) -> &[LayerHeads] {
         &self.layers
     }
-
-    /// The selected heads of a layer.
-    pub fn heads(&self, layer: usize) -> Option<&[usize]> {
-        self.layers.iter().find(|selected| selected.layer == layer).map(|selected| selected.heads.as_slice())
-    }
 }
 
 /// `3`, `3-5` or `*`, below `count`.

@@ -103,7 +103,12 @@ impl Checkpoint {
             .read("generation_config.json")?
             .map(|bytes| ConfigFile::parse(&source.path("generation_config.json"), &bytes))
             .transpose()?;
-        let generation = GenerationConfig::read(&config_file, generation_file.as_ref())?;
+        let generation = GenerationConfig::read(
+            &config_file,
+            generation_file.as_ref(),
+            family.begin_token,
+            family.end_token,
+        )?;
         let weights = Weights::open(&source)?;
         let named = NamedWeights { weights: &weights, name: family.tensor_name };
         for (parameter, shape) in config.parameters() {

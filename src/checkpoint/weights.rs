@@ -149,7 +149,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> 
         return Err(problem(format!("tensor {name} stands twice in the header")));
     }
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| {
-        let wanted = promised_end(header).map(|end| 8 + length + end);
+        let wanted = promised_end(header).map(|end| end.saturating_add(8 + length));
         problem(match wanted {
             Some(wanted) if wanted > bytes.len() as u64 => {
                 format!("is cut off: it holds {} bytes, and its header promises {wanted}", bytes.len())
@@ -258,6 +258,7 @@ mod tests {
             "{",
             "[]",
             r#"{"a":3}"#,
+            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551615]}}"#,
             r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
             r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
             r#"{"a":{"dtype":"F99","shape":[2],"data_offsets":[0,8]}}"#,

@@ -61,7 +61,13 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
     }
     note("timed: forward passes alone, random tokens, after one warm-up that is not counted");
     note("not timed: loading, tokenising, sampling, printing");
+    if args.kernels == Kernels::Reference && args.threads.len() > 1 {
+        return Err(usage(
+            "--kernels reference: candle's threads are set once a process; give one number with --threads",
+        ));
+    }
     let interrupt = interrupt_flag();
+    let go_on = || !interrupt.load(Ordering::Relaxed);
     let mut rows = Vec::new();
     let dtypes: Vec<Option<Dtype>> =
         if args.dtype.is_empty() { vec![None] } else { args.dtype.iter().copied().map(Some).collect() };
@@ -82,24 +88,23 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
                 Some(bandwidth) => bandwidth,
                 None => *measured.insert(bandwidth::measure(Isa::detect()?, options.threads)),
             };
-            memory::reset_peak();
             let decoder = checkpoint.load(&options)?;
             for test in &tests {
-                if interrupt.load(Ordering::Relaxed) {
-                    break;
+                if let Some(row) = args.measure(&checkpoint, &decoder, *test, bandwidth, &go_on)? {
+                    if args.output == Format::Jsonl {
+                        print(&format!("{}\n", serde_json::to_string(&row)?))?;
+                    }
+                    rows.push(row);
                 }
-                let go_on = || !interrupt.load(Ordering::Relaxed);
-                let row = args.measure(&checkpoint, &decoder, *test, bandwidth, &go_on)?;
-                if args.output == Format::Jsonl {
-                    print(&format!("{}\n", serde_json::to_string(&row)?))?;
-                }
-                rows.push(row);
+            }
+            if !go_on() {
+                print(&write_rows(&rows, args.output)?)?;
+                return Ok(Outcome::Interrupted);
             }
         }
     }
-    rows.retain(|row| !row.tokens_per_second.samples.is_empty());
     print(&write_rows(&rows, args.output)?)?;
-    Ok(if interrupt.load(Ordering::Relaxed) { Outcome::Interrupted } else { Outcome::Done })
+    Ok(Outcome::Done)
 }
 
 impl BenchArgs {
@@ -136,17 +141,21 @@ impl BenchArgs {
         test: Test,
         bandwidth: f64,
         go_on: &dyn Fn() -> bool,
-    ) -> Result<Row> {
+    ) -> Result<Option<Row>> {
         let repetitions = self.repetitions as usize;
-        let plain = time(decoder, test, repetitions, || Ok(None::<Recorder>), go_on)?;
+        memory::reset_peak();
+        let Some(plain) = time(decoder, test, repetitions, || Ok(None::<Recorder>), go_on)? else {
+            return Ok(None);
+        };
         let peak = memory::peak();
         let capturing = match self.no_capture {
             true => None,
-            false => Some(capturing(checkpoint, decoder, test, repetitions, go_on)?),
+            false => capturing(checkpoint, decoder, test, repetitions, go_on)?,
         };
         let bytes = test.bytes_per_token(decoder);
         let config = decoder.config();
-        Ok(Row {
+        let on_cpu = decoder.ops().device().is_cpu();
+        Ok(Some(Row {
             version: env!("CARGO_PKG_VERSION"),
             cpu: cpu_name(),
             model: checkpoint.name(),
@@ -160,11 +169,11 @@ impl BenchArgs {
             depth: test.depth,
             bytes_per_token: bytes,
             memory_bandwidth: bandwidth,
-            bandwidth_share: plain.mean * bytes as f64 / bandwidth,
+            bandwidth_share: on_cpu.then_some(plain.mean * bytes as f64 / bandwidth),
             peak_memory: peak,
             tokens_per_second: plain,
             tokens_per_second_capturing: capturing,
-        })
+        }))
     }
 }
 
@@ -175,7 +184,7 @@ fn capturing(
     test: Test,
     repetitions: usize,
     go_on: &dyn Fn() -> bool,
-) -> Result<Speed> {
+) -> Result<Option<Speed>> {
     let folder = tempfile::Builder::new()
         .prefix("attend-bench-")
         .tempdir()
@@ -191,7 +200,7 @@ fn capturing(
         0,
         None,
     );
-    let recorder = || Recorder::create(folder.path(), &manifest, selection.clone(), true).map(Some);
+    let recorder = || Recorder::create(folder.path(), &manifest, true).map(Some);
     Ok(time(decoder, test, repetitions, recorder, go_on)?)
 }
 

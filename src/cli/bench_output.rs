@@ -42,9 +42,10 @@ pub struct Row {
     pub bytes_per_token: usize,
     /// Bytes a second, read sequentially with these threads.
     pub memory_bandwidth: f64,
-    /// `bytes_per_token` · tokens per second ÷ `memory_bandwidth`.
-    pub bandwidth_share: f64,
-    /// Bytes, without capturing.
+    /// `bytes_per_token` · tokens per second ÷ `memory_bandwidth`; on the CPU.
+    pub bandwidth_share: Option<f64>,
+    /// Bytes that the process held at most during the test (the mapped checkpoint among them),
+    /// without capturing.
     pub peak_memory: Option<u64>,
 }
 
@@ -62,7 +63,7 @@ impl Row {
             speed(&self.tokens_per_second),
             self.tokens_per_second_capturing.as_ref().map_or_else(|| "-".into(), speed),
             format!("{:.2}", self.bytes_per_token as f64 / 1e6),
-            format!("{:.0} %", 100.0 * self.bandwidth_share),
+            self.bandwidth_share.map_or_else(|| "-".into(), |share| format!("{:.0} %", 100.0 * share)),
             self.peak_memory.map_or_else(|| "-".into(), megabytes),
         ]
     }
@@ -106,7 +107,8 @@ fn table(rows: &[Row], cells: &[[String; 9]]) -> String {
     };
     let mut out = line(&|column| HEADINGS[column].into());
     cells.iter().for_each(|row| out.push_str(&line(&|column| row[column].clone())));
-    if let Some(row) = rows.first() {
+    let mut threads = 0;
+    for row in rows.iter().filter(|row| std::mem::replace(&mut threads, row.threads) != row.threads) {
         let _ = writeln!(
             out,
             "\n{}, {}, {} | memory bandwidth with {} threads: {:.1} GB/s",
@@ -148,7 +150,7 @@ fn csv(rows: &[Row]) -> String {
             optional(capturing.map(|speed| speed.deviation)),
             row.bytes_per_token.to_string(),
             row.memory_bandwidth.to_string(),
-            row.bandwidth_share.to_string(),
+            optional(row.bandwidth_share),
             row.peak_memory.map_or_else(String::new, |peak| peak.to_string()),
         ];
         let _ = writeln!(out, "{}", fields.join(","));

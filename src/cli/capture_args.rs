@@ -44,16 +44,19 @@ pub struct RunInfo<'a> {
     pub sampling: Option<&'a Sampling>,
 }
 
+/// A dump that may be written: checked, and nothing done yet.
+pub struct CapturePlan {
+    folder: PathBuf,
+    selection: Selection,
+    dtype: AttentionDtype,
+    overwrite: bool,
+}
+
 impl CaptureArgs {
-    /// Checks the selection against the model and starts the dump, its prompt included: before any
-    /// work is done. `None` where nothing is to be recorded.
-    pub fn start(
-        &self,
-        checkpoint: &Checkpoint,
-        prompt: &Prompt,
-        run: RunInfo<'_>,
-    ) -> Result<Option<Recorder>> {
-        let Some(folder) = &self.attention else { return Ok(None) };
+    /// Checks the selection against the model and the folder, before any work is done. `None` where
+    /// nothing is to be recorded.
+    pub fn plan(&self, checkpoint: &Checkpoint) -> Result<Option<CapturePlan>> {
+        let Some(folder) = self.attention.clone() else { return Ok(None) };
         let config = checkpoint.config();
         let selection =
             Selection::parse(self.layers.as_deref(), self.heads.as_deref(), config.layers, config.heads)?;
@@ -61,19 +64,27 @@ impl CaptureArgs {
             StoredDtype::F32 => AttentionDtype::F32,
             StoredDtype::F16 => AttentionDtype::F16,
         };
+        Recorder::check(&folder, self.overwrite)?;
+        Ok(Some(CapturePlan { folder, selection, dtype, overwrite: self.overwrite }))
+    }
+}
+
+impl CapturePlan {
+    /// Starts the dump, its prompt included; an old one in its place goes only now.
+    pub fn start(&self, checkpoint: &Checkpoint, prompt: &Prompt, run: &RunInfo<'_>) -> Result<Recorder> {
         let manifest = Recorder::manifest(
             checkpoint,
             run.element.name(),
-            &selection,
-            dtype,
+            &self.selection,
+            self.dtype,
             run.mask,
             prompt.ids.len(),
             run.sampling,
         );
-        let mut recorder = Recorder::create(folder, &manifest, selection, self.overwrite)?;
+        let mut recorder = Recorder::create(&self.folder, &manifest, self.overwrite)?;
         for record in records(prompt, checkpoint) {
             recorder.token(&record)?;
         }
-        Ok(Some(recorder))
+        Ok(recorder)
     }
 }

@@ -1,8 +1,6 @@
 //! `attend generate`: continues a text, and records what each head attended to if asked.
 
 use std::ffi::OsString;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -11,7 +9,7 @@ use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
 use attend::generation::{Finish, GenerationOptions, Prompt, Sampling, Session, Token, sampler};
 use attend::measure::memory;
-use attend::model::AttentionObserver;
+use attend::model::{AttentionObserver, Mask};
 use clap::Args;
 
 use super::Outcome;
@@ -102,7 +100,7 @@ impl SamplingArgs {
         let mut sampling = Sampling::from_model(config, self.seed.unwrap_or_else(sampler::random_seed));
         let asked = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
         if asked && sampling.temperature == 0.0 {
-            sampling.temperature = config.temperature;
+            sampling.temperature = if config.temperature > 0.0 { config.temperature } else { 1.0 };
         }
         if let Some(temperature) = self.temperature {
             sampling.temperature = temperature;
@@ -129,9 +127,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     warn_of_ignored(&checkpoint);
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element());
-    let run = RunInfo { element, mask: attend::model::Mask::Causal, sampling: Some(&sampling) };
-    let recorder = args.capture.start(&checkpoint, &prompt, run)?;
-    let interrupt = interrupt_flag();
+    let plan = args.capture.plan(&checkpoint)?;
     let decoder = load(&checkpoint, &options)?;
     let loaded = started.elapsed().as_secs_f64();
 
@@ -141,16 +137,18 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         sampling: sampling.clone(),
         end_tokens: checkpoint.generation().end_tokens.clone(),
         stop: args.stop.clone(),
-        interrupt: interrupt.clone(),
+        interrupt: interrupt_flag(),
     };
     let tokenizer = checkpoint.tokenizer().ok();
     let session = Session::new(&decoder, tokenizer, &prompt.ids, options)?;
+    let run = RunInfo { element, mask: Mask::Causal, sampling: Some(&sampling) };
+    let recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
     if args.echo {
         print(&prompt.text())?;
     }
     let writer = Writer { json: args.json, checkpoint: &checkpoint, recorder, ends_line: true };
     let timing = Timing { started, loaded, prompt: prompt.ids.len(), ..Timing::default() };
-    generate(session, &prompt, writer, timing, &sampling, &interrupt)
+    generate(session, &prompt, writer, timing, &sampling)
 }
 
 /// Where tokens go: standard output, and the dump.
@@ -193,7 +191,6 @@ fn generate(
     mut writer: Writer<'_>,
     mut timing: Timing,
     sampling: &Sampling,
-    interrupt: &Arc<AtomicBool>,
 ) -> Result<Outcome> {
     let mut index = prompt.ids.len();
     let mut previous = None;
@@ -208,6 +205,7 @@ fn generate(
             Ok(Some(token)) => token,
             Ok(None) => break,
             Err(error) => {
+                writer.show(&session.unfinished_text())?;
                 writer.end_line()?;
                 return Err(error.into());
             }
@@ -231,8 +229,7 @@ fn generate(
         ));
     }
     timing.print(sampling, writer.recorder.as_ref());
-    let interrupted = interrupt.load(std::sync::atomic::Ordering::Relaxed);
-    Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })
+    Ok(if finish == Some(Finish::Interrupted) { Outcome::Interrupted } else { Outcome::Done })
 }
 
 impl Writer<'_> {
@@ -256,9 +253,16 @@ impl Writer<'_> {
             }
             let line = Line { id: token.id, text: &token.text, logprob: token.log_probability };
             print(&format!("{}\n", serde_json::to_string(&line)?))?;
-        } else if !token.text.is_empty() {
-            print(&token.text)?;
-            self.ends_line = token.text.ends_with('\n');
+        } else {
+            self.show(&token.text)?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, text: &str) -> Result<()> {
+        if !self.json && !text.is_empty() {
+            print(text)?;
+            self.ends_line = text.ends_with('\n');
         }
         Ok(())
     }

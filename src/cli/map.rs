@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use attend::capture::memory::Both;
-use attend::capture::{Dump, LayerMap, TokenRecord};
+use attend::capture::{Dump, ShownMap, TokenRecord};
 use attend::model::{AttentionObserver, Forward, Mask};
 use attend::report::table::Window;
 use attend::report::{ColourDepth, MapTable, label};
@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use terminal_size::{Height, Width, terminal_size};
 
 use super::capture_args::{CaptureArgs, RunInfo};
-use super::model_args::{ModelArgs, load};
+use super::model_args::{ComputeArgs, Kernels, ModelArgs, load};
 use super::output::{note, print};
 use super::prompt_args::{PromptArgs, records};
 use super::{Outcome, usage};
@@ -68,9 +68,9 @@ fn positions(text: &str) -> Result<Range<usize>, String> {
 
 /// A map and what it is of.
 struct Shown {
-    map: LayerMap,
-    /// The model's numbers of the map's heads.
-    heads: Vec<usize>,
+    map: ShownMap,
+    /// `head 3`, or of how many heads it is the mean.
+    of_heads: String,
     labels: Vec<String>,
     mask: Mask,
     layers: usize,
@@ -89,22 +89,36 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
 }
 
 fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
-    if args.model.model.is_some() || args.mask.is_some() || args.capture.attention.is_some() {
-        return Err(usage(
-            "the argument is a dump: it needs no --model, and --mask and --attention are for texts",
-        ));
+    let ComputeArgs { dtype, threads, device, kernels } = &args.model.compute;
+    let PromptArgs { prompt_option, file, prompt_ids } = &args.prompt;
+    if prompt_option.is_some() || file.is_some() || prompt_ids.is_some() {
+        return Err(usage(format!(
+            "{} is a dump, and there is a text besides: give one of them",
+            folder.display()
+        )));
+    }
+    let runs_a_model = args.model.model.is_some() || args.mask.is_some() || args.capture.attention.is_some();
+    if runs_a_model || dtype.is_some() || threads.is_some() || device != "auto" || *kernels != Kernels::Native
+    {
+        return Err(usage(format!(
+            "{} is a dump, which is read without a model: only --step, --layer, --head, --queries and --keys apply",
+            folder.display()
+        )));
     }
     let dump = Dump::open(folder)?;
     let manifest = dump.manifest();
     let captured: Vec<usize> = manifest.layers.iter().map(|captured| captured.layer).collect();
     let layer = args.layer.or(captured.last().copied()).unwrap_or(0);
     let step = args.step.unwrap_or(0);
-    let map = dump.layer_map(step, layer)?;
+    let all = dump.layer_map(step, layer)?;
     let heads = manifest.layers.iter().find(|l| l.layer == layer).map_or_else(Vec::new, |l| l.heads.clone());
+    check_head(args.head, &heads)?;
+    let place = args.head.and_then(|head| heads.iter().position(|known| *known == head));
+    let map = all.shown(place);
     let tokens = dump.tokens();
     let labels = (0..map.keys).map(|position| token_label(tokens.get(position), position)).collect();
     Ok(Shown {
-        heads,
+        of_heads: of_heads(args.head, heads.len()),
         labels,
         mask: manifest.mask,
         layers: manifest.model.layers,
@@ -151,11 +165,13 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     };
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element());
-    let mut recorder = args.capture.start(&checkpoint, &prompt, RunInfo { element, mask, sampling: None })?;
+    let plan = args.capture.plan(&checkpoint)?;
     let decoder = load(&checkpoint, &options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;
-    let mut map = LayerMap::of(layer);
+    let mut map = ShownMap::of(layer, args.head);
     let mut both;
+    let run = RunInfo { element, mask, sampling: None };
+    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
     let observer: &mut dyn AttentionObserver = match &mut recorder {
         Some(recorder) => {
             both = Both(&mut map, recorder);
@@ -173,13 +189,20 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     }
     let records = records(&prompt, &checkpoint);
     Ok(Shown {
-        heads: (0..config.heads).collect(),
+        of_heads: of_heads(args.head, config.heads),
         labels: records.iter().map(|token| label(&token.bytes, token.id)).collect(),
         mask,
         layers: config.layers,
         of: format!("{}, ", checkpoint.name()),
         map,
     })
+}
+
+fn of_heads(head: Option<usize>, heads: usize) -> String {
+    match head {
+        Some(head) => format!("head {head}"),
+        None => format!("mean of {heads} heads"),
+    }
 }
 
 fn check_head(head: Option<usize>, heads: &[usize]) -> Result<()> {
@@ -193,14 +216,9 @@ fn check_head(head: Option<usize>, heads: &[usize]) -> Result<()> {
 }
 
 fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
-    let Shown { map, heads, labels, mask, layers, of } = shown;
-    check_head(args.head, heads)?;
-    let weights = match args.head.and_then(|head| heads.iter().position(|known| *known == head)) {
-        Some(place) => map.head(place).to_vec(),
-        None => map.mean(),
-    };
+    let Shown { map, of_heads, labels, mask, layers, of } = shown;
     let table = MapTable {
-        weights: &weights,
+        weights: &map.weights,
         keys: map.keys,
         first_query: map.first_query,
         labels,
@@ -210,10 +228,6 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
     let window = Window {
         queries: within(args.queries.as_ref(), &table.queries(), "--queries")?,
         keys: within(args.keys.as_ref(), &(0..map.keys), "--keys")?,
-    };
-    let of_heads = match args.head {
-        Some(head) => format!("head {head}"),
-        None => format!("mean of {} heads", heads.len()),
     };
     let of_mask = match mask {
         Mask::Causal => "causal mask: a token attends to itself and what comes before it",

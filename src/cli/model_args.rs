@@ -1,6 +1,7 @@
 //! Which model, held how, computed where: what every command that runs a model takes.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use attend::kernels::matmul::ElementType;
@@ -84,11 +85,13 @@ impl ComputeArgs {
             Kernels::Reference => KernelChoice::Reference,
         };
         if kernels == KernelChoice::Reference {
-            // candle computes on rayon's global pool; it can be sized once.
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build_global()
-                .context("cannot start the threads of the reference operations")?;
+            // candle computes on rayon's global pool, which is made once a process; a second call
+            // (another dtype of `bench`) finds the pool that it would have made.
+            static POOL: OnceLock<Result<(), rayon::ThreadPoolBuildError>> = OnceLock::new();
+            let build = || rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+            if let Err(error) = POOL.get_or_init(build) {
+                anyhow::bail!("cannot start the threads of the reference operations: {error}");
+            }
         }
         let element = self.dtype.map(Dtype::element);
         Ok(LoadOptions { device: device(&self.device)?, kernels, element, threads })

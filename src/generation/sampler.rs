@@ -112,8 +112,10 @@ impl Sampler {
 
     fn filtered(&self, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        // The largest becomes 0, so that no temperature, however low, makes an infinity of it.
+        let largest = largest_score(&candidates);
         for candidate in &mut candidates {
-            candidate.score /= temperature;
+            candidate.score = (candidate.score - largest) / temperature;
         }
         let by_score = |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id));
         if top_k > 0 && top_k < candidates.len() {
@@ -136,7 +138,7 @@ impl Sampler {
             candidates.truncate(keep.map_or(candidates.len(), |last| last + 1));
         }
         if min_p > 0.0 {
-            let largest = candidates.iter().map(|c| c.score).fold(f64::NEG_INFINITY, f64::max);
+            let largest = largest_score(&candidates);
             candidates.retain(|candidate| (candidate.score - largest).exp() >= min_p);
         }
         candidates
@@ -160,8 +162,12 @@ impl Sampler {
 
 /// exp(score − largest): probabilities but for a factor.
 fn weights(candidates: &[Candidate]) -> Vec<f64> {
-    let largest = candidates.iter().map(|c| c.score).fold(f64::NEG_INFINITY, f64::max);
+    let largest = largest_score(candidates);
     candidates.iter().map(|candidate| (candidate.score - largest).exp()).collect()
+}
+
+fn largest_score(candidates: &[Candidate]) -> f64 {
+    candidates.iter().map(|candidate| candidate.score).fold(f64::NEG_INFINITY, f64::max)
 }
 
 fn likeliest(candidates: &[Candidate]) -> u32 {
@@ -217,6 +223,44 @@ mod tests {
         assert_eq!(kept(Sampling { temperature: 10.0, min_p: 0.3, ..sampling() }, &logits, &[]).len(), 5);
     }
 
+    #[derive(serde::Deserialize)]
+    struct Case {
+        options: serde_json::Map<String, serde_json::Value>,
+        logits: Vec<f32>,
+        history: Vec<u32>,
+        probabilities: Vec<f64>,
+    }
+
+    /// tests/fixtures/sampling/make.py asked Transformers' logits processors.
+    #[test]
+    fn distributions_are_those_of_transformers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sampling/cases.json");
+        let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(cases.len(), 11);
+        for case in cases {
+            let number = |key: &str| case.options.get(key).and_then(serde_json::Value::as_f64);
+            let sampler = Sampler::new(Sampling {
+                temperature: number("temperature").unwrap_or(1.0),
+                top_k: number("top_k").unwrap_or(0.0) as usize,
+                top_p: number("top_p").unwrap_or(1.0),
+                min_p: number("min_p").unwrap_or(0.0),
+                repeat_penalty: number("repeat_penalty").unwrap_or(1.0),
+                ..Sampling::greedy()
+            });
+            let candidates = sampler.filtered(sampler.penalised(&case.logits, &case.history));
+            let weights = weights(&candidates);
+            let total: f64 = weights.iter().sum();
+            let mut ours = vec![0.0; case.logits.len()];
+            for (candidate, weight) in candidates.iter().zip(&weights) {
+                ours[candidate.id as usize] = weight / total;
+            }
+            for (id, (ours, theirs)) in ours.iter().zip(&case.probabilities).enumerate() {
+                assert!((ours - theirs).abs() < 1e-5, "{:?}: token {id}: {ours} for {theirs}", case.options);
+                assert_eq!(*ours == 0.0, *theirs == 0.0, "{:?}: token {id}", case.options);
+            }
+        }
+    }
+
     #[test]
     fn the_penalty_weakens_what_was_seen_within_its_reach() {
         let greedy = |penalty, last, history: &[u32]| {
@@ -252,6 +296,15 @@ mod tests {
         assert!(draws.iter().take(100).all(|draw| again.sample(&logits, &[]) == *draw));
         let mut other = Sampler::new(Sampling { seed: 8, ..sampling() });
         assert!(draws.iter().take(100).any(|draw| other.sample(&logits, &[]) != *draw));
+    }
+
+    #[test]
+    fn the_lowest_temperatures_are_greedy() {
+        let logits = [1.0, 3.0, 2.0];
+        for temperature in [1e-320, f64::MIN_POSITIVE, 1e-30] {
+            let mut sampler = Sampler::new(Sampling { temperature, seed: 1, ..Sampling::greedy() });
+            assert!((0..50).all(|_| sampler.sample(&logits, &[]) == 1), "{temperature}");
+        }
     }
 
     #[test]

@@ -90,13 +90,16 @@ pub struct Session<'m> {
 /// The positions that a generation needs, checked against what the model has.
 ///
 /// # Errors
-/// If the prompt leaves no room for a new token, or the context asked for is beyond the model's.
+/// If the prompt is empty or leaves no room for a new token, or the context asked for is beyond the model's.
 pub fn context_for(
     prompt: usize,
     new_tokens: usize,
     asked: Option<usize>,
     model_context: usize,
 ) -> Result<usize> {
+    if prompt == 0 || new_tokens == 0 {
+        return Err(Error::Usage("a generation needs at least one token of prompt and one new token".into()));
+    }
     if let Some(asked) = asked.filter(|asked| *asked > model_context) {
         return Err(Error::ContextFull {
             needed: asked,
@@ -104,7 +107,7 @@ pub fn context_for(
             hint: "that is the model's own context; ask for no more with -c".into(),
         });
     }
-    let context = asked.unwrap_or(model_context.min(prompt + new_tokens));
+    let context = asked.unwrap_or(model_context.min(prompt.saturating_add(new_tokens)));
     if prompt >= context {
         let larger = if asked.is_some() && context < model_context { ", or raise -c" } else { "" };
         return Err(Error::ContextFull {
@@ -161,11 +164,7 @@ impl<'m> Session<'m> {
         self.finish = self.finish_after(id, stopped);
         if self.finish.is_some() && !stopped {
             // The end: what waited for the rest of a character or of a stop text is shown.
-            let (rest, stopped) = self.stop.push(&self.stream.finish());
-            text.push_str(&rest);
-            if !stopped {
-                text.push_str(&self.stop.finish());
-            }
+            text.push_str(&self.unfinished_text());
         }
         let log_probability = log_probability(&logits, id);
         Ok(Some(Token { id, text, log_probability, finish: self.finish }))
@@ -185,6 +184,15 @@ impl<'m> Session<'m> {
         } else {
             None
         }
+    }
+
+    /// Text that waited for the rest of a character or of a stop text, when a step has failed.
+    pub fn unfinished_text(&mut self) -> String {
+        let (mut text, stopped) = self.stop.push(&self.stream.finish());
+        if !stopped {
+            text.push_str(&self.stop.finish());
+        }
+        text
     }
 
     /// The tokens generated so far.

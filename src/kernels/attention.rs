@@ -13,7 +13,7 @@
 // As in `simd`: unsafe because of the CPU's instructions and raw pointers within checked slices.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::memory::FloatMemory;
+use super::cache::{Cache, CacheShape};
 use super::simd::{Simd, dispatch};
 use super::threads::SharedSlice;
 use super::tile::{TILE_ROWS, TileArgs, packed_tile_f32, strided_tile};
@@ -21,98 +21,6 @@ use super::{Isa, PANEL, Pool};
 
 /// Keys whose softmax is taken together; a multiple of [`PANEL`].
 const CHUNK: usize = 256;
-
-/// The keys and values of every layer, allocated once for `capacity` positions and written in place.
-///
-/// Each layer has its keys, `[kv_heads][capacity/32][head_dim][32]`, and behind them its values,
-/// `[kv_heads][head_dim/32][capacity][32]`.
-pub struct Cache {
-    shape: CacheShape,
-    data: FloatMemory,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CacheShape {
-    pub layers: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    /// Positions.
-    pub capacity: usize,
-}
-
-impl CacheShape {
-    fn key_head(&self) -> usize {
-        self.capacity.next_multiple_of(PANEL) * self.head_dim
-    }
-
-    fn keys(&self) -> usize {
-        self.kv_heads * self.key_head()
-    }
-
-    fn value_panel(&self) -> usize {
-        self.capacity * PANEL
-    }
-
-    fn value_panels(&self) -> usize {
-        self.head_dim.div_ceil(PANEL)
-    }
-
-    fn layer(&self) -> usize {
-        self.keys() + self.kv_heads * self.value_panels() * self.value_panel()
-    }
-}
-
-impl Cache {
-    /// An empty cache. The memory is zero, and touched only as positions are written.
-    ///
-    /// # Errors
-    /// If the system has no memory for it.
-    pub fn new(shape: CacheShape) -> std::io::Result<Cache> {
-        Ok(Cache { shape, data: FloatMemory::zeroed(shape.layers * shape.layer())? })
-    }
-
-    /// Writes the keys and values of consecutive positions into a layer. In row *i* of `rows`,
-    /// `row_len` long, keys `[kv_heads][head_dim]` start at `keys_at` and values at `values_at`.
-    ///
-    /// # Panics
-    /// If positions pass the capacity or a row is too short.
-    pub fn write(
-        &mut self,
-        layer: usize,
-        first: usize,
-        rows: &[f32],
-        row_len: usize,
-        keys_at: usize,
-        values_at: usize,
-    ) {
-        let shape = self.shape;
-        let CacheShape { kv_heads, head_dim, capacity, .. } = shape;
-        assert!(first + rows.len() / row_len <= capacity, "positions past the cache's capacity");
-        let layer = &mut self.data[layer * shape.layer()..(layer + 1) * shape.layer()];
-        let (keys, values) = layer.split_at_mut(shape.keys());
-        for (position, row) in (first..).zip(rows.chunks_exact(row_len)) {
-            for head in 0..kv_heads {
-                let key = &row[keys_at + head * head_dim..][..head_dim];
-                let start = head * shape.key_head() + position / PANEL * head_dim * PANEL + position % PANEL;
-                for (dim, value) in key.iter().enumerate() {
-                    keys[start + dim * PANEL] = *value;
-                }
-                let value = &row[values_at + head * head_dim..][..head_dim];
-                for (panel, value) in value.chunks(PANEL).enumerate() {
-                    let panel = head * shape.value_panels() + panel;
-                    let start = panel * shape.value_panel() + position * PANEL;
-                    values[start..start + value.len()].copy_from_slice(value);
-                }
-            }
-        }
-    }
-
-    /// Keys and values of one layer.
-    fn layer(&self, layer: usize) -> (&[f32], &[f32]) {
-        let len = self.shape.layer();
-        self.data[layer * len..(layer + 1) * len].split_at(self.shape.keys())
-    }
-}
 
 /// Queries of one step, and what they may see.
 #[derive(Clone, Copy)]
@@ -158,7 +66,7 @@ pub fn attend(
     out: &mut [f32],
     map: Option<&mut [f32]>,
 ) {
-    let shape = cache.shape;
+    let shape = cache.shape();
     let tokens = queries.tokens();
     let group = queries.heads / shape.kv_heads;
     assert!(queries.heads == group * shape.kv_heads && queries.keys <= shape.capacity);

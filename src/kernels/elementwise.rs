@@ -128,17 +128,6 @@ unsafe fn swiglu_vector<S: Simd>(gate: S::Vector, up: S::Vector) -> S::Vector {
     S::mul(S::div(gate, S::add(one, S::exp(S::negate(gate)))), up)
 }
 
-/// Adds `from` to `to`, element by element: a bias, or a residual connection.
-///
-/// # Panics
-/// If the lengths disagree.
-pub fn add(to: &mut [f32], from: &[f32]) {
-    assert_eq!(to.len(), from.len());
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += from;
-    }
-}
-
 /// Whether no value is infinite or NaN.
 pub fn all_finite(values: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;

@@ -101,7 +101,8 @@ impl PackedMatrix {
         let rows = sources.iter().map(|source| source.rows).sum::<usize>();
         for source in sources {
             assert_eq!(source.columns, columns, "stacked matrices need equal columns");
-            assert_eq!(source.bytes.len(), source.rows * columns * source.element.size());
+            let values = source.rows.checked_mul(columns).expect("a matrix in memory has a size");
+            assert_eq!(source.bytes.len() / source.element.size(), values, "bytes must be [rows, columns]");
         }
         let panels = rows.div_ceil(PANEL);
         let mut data = memory::zeroed(panels * PANEL * columns * element.size())?;

@@ -28,7 +28,8 @@ impl FloatMemory {
     /// # Errors
     /// If the system has no memory for it.
     pub(super) fn zeroed(len: usize) -> io::Result<FloatMemory> {
-        Ok(FloatMemory { memory: zeroed(len * size_of::<f32>())?, len })
+        let bytes = len.checked_mul(size_of::<f32>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(FloatMemory { memory: zeroed(bytes)?, len })
     }
 }
 

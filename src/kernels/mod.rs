@@ -1,6 +1,6 @@
 //! The hot CPU code, behind safe functions that take slices and shapes and know nothing of models.
 //!
-//! [`matmul`] is most of the work; [`attention`] is two of its tiles with a softmax between;
+//! [`matmul`] is most of the work; [`attention`] is two of its tiles with a softmax between, over a [`cache`];
 //! [`elementwise`] is the rest; [`stream`] only measures memory. [`simd`] holds the vector tiers, [`threads`] the pool. Everything
 //! here has a composition of candle operations beside it in `model::ops` (`--kernels reference`).
 //!
@@ -8,6 +8,7 @@
 //! pieces, so a prompt in one pass, in pieces and token by token gives the same bits.
 
 pub mod attention;
+pub mod cache;
 pub mod elementwise;
 pub mod matmul;
 mod memory;

@@ -104,7 +104,7 @@ impl Pool {
         shared.state.fetch_and(!OPEN, Ordering::SeqCst);
         let mut spins = 0u32;
         while shared.state.load(Ordering::Acquire) & INSIDE != 0 {
-            spins += 1;
+            spins = spins.wrapping_add(1);
             if shared.spin.is_zero() || spins.is_multiple_of(4096) {
                 std::thread::yield_now();
             } else {
@@ -118,7 +118,8 @@ impl Pool {
         assert!(!worker_panicked, "a kernel panicked on a worker thread");
     }
 
-    /// Calls `task(i)` for every `i` below `count`, each once, `chunk` neighbours at a time.
+    /// Calls `task(i)` for every `i` below `count`, each once, `chunk` neighbours at a time. A task
+    /// must not call this on the same pool: it would wait for itself.
     ///
     /// # Panics
     /// If a task panics, on whichever thread; the pool stays usable.
@@ -197,7 +198,7 @@ fn wait_for_region(shared: &Shared, parked: &AtomicBool, seen: u64) -> u64 {
         if generation() != seen {
             return generation();
         }
-        spins += 1;
+        spins = spins.wrapping_add(1);
         if spins.is_multiple_of(64) && started.elapsed() >= shared.spin {
             parked.store(true, Ordering::SeqCst);
             // Looked at again after the flag: either `run` sees the flag, or we see its generation.

@@ -70,6 +70,7 @@ pub struct Speed {
 }
 
 impl Speed {
+    /// Of at least one sample.
     pub fn of(samples: Vec<f64>) -> Speed {
         let count = samples.len() as f64;
         let mean = samples.iter().sum::<f64>() / count;
@@ -80,7 +81,8 @@ impl Speed {
 }
 
 /// Runs a test `repetitions` times after one warm-up that is not counted. `observer` makes the
-/// observer of each run, or none; `go_on` is asked before each run.
+/// observer of each run, or none; `go_on` is asked before each run, and stops the test: `None` if
+/// nothing was timed by then.
 ///
 /// # Errors
 /// The decoder's or the observer's.
@@ -90,7 +92,7 @@ pub fn run<O: AttentionObserver>(
     repetitions: usize,
     mut observer: impl FnMut() -> Result<Option<O>>,
     go_on: impl Fn() -> bool,
-) -> Result<Speed> {
+) -> Result<Option<Speed>> {
     let mut cache = decoder.new_cache(test.context().max(1))?;
     let vocabulary = decoder.config().vocabulary;
     if test.depth > 0 {
@@ -109,7 +111,7 @@ pub fn run<O: AttentionObserver>(
             samples.push(tokens.len() as f64 / seconds);
         }
     }
-    Ok(Speed::of(samples))
+    Ok((!samples.is_empty()).then(|| Speed::of(samples)))
 }
 
 fn time<O: AttentionObserver>(

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::matmul::RawMatrix;
 
 /// The whole difference between one decoder and another.
@@ -117,10 +117,10 @@ impl ModelConfig {
     /// Checks that the sizes make a decoder.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the first thing that is wrong; the caller knows the file.
-    pub fn validate(&self) -> Result<()> {
-        let problem = |text: String| Err(Error::Usage(text));
-        // Far beyond any model, and small enough that no product of sizes overflows.
+    /// What is wrong first; the caller knows the file.
+    pub fn validate(&self) -> Result<(), String> {
+        let problem = |text: String| Err(text);
+        // Far beyond any model.
         const LARGEST: usize = 1 << 24;
         for (name, size) in [
             ("vocab_size", self.vocabulary),
@@ -130,6 +130,7 @@ impl ModelConfig {
             ("num_attention_heads", self.heads),
             ("num_key_value_heads", self.kv_heads),
             ("head_dim", self.head_dim),
+            ("num_attention_heads · head_dim", self.heads.saturating_mul(self.head_dim)),
         ] {
             if size == 0 || size > LARGEST {
                 return problem(format!("{name} is {size}, expected 1 to {LARGEST}"));
@@ -158,6 +159,26 @@ impl ModelConfig {
         }
         if !(self.rotary.base > 0.0 && self.rotary.base.is_finite()) {
             return problem(format!("rope_theta is {}, expected a positive number", self.rotary.base));
+        }
+        if let RotaryScaling::Llama3 {
+            low_frequency_factor: low,
+            high_frequency_factor: high,
+            original_context,
+            ..
+        } = self.rotary.scaling
+            && !(low < high && original_context > 0.0)
+        {
+            return problem(format!(
+                "rope scaling llama3 has low_freq_factor {low}, high_freq_factor {high} and \
+                 original_max_position_embeddings {original_context}, expected rising factors and a positive number"
+            ));
+        }
+        // So many that no size computed from it overflows: 2^40 numbers are 2 TB in 16 bits.
+        let widest = self.hidden.max(self.query_width()) as u128;
+        let layer = widest * (4 * widest + 3 * self.intermediate as u128);
+        let parameters = layer * self.layers as u128 + 2 * widest * self.vocabulary as u128;
+        if parameters > 1 << 40 {
+            return problem(format!("the sizes make about {parameters} parameters, expected fewer than 2⁴⁰"));
         }
         Ok(())
     }

@@ -107,6 +107,9 @@ impl Decoder {
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, request: Forward<'_>) -> Result<Tensor> {
         let Forward { mask, logits, mut observer } = request;
         self.check_tokens(tokens)?;
+        if !cache.fits(&self.config, self.ops.uses_kernels()) {
+            return Err(Error::Usage("this cache was made by another decoder".into()));
+        }
         cache.reserve(tokens.len())?;
         let depth = cache.len();
         let angles = position::angles(&self.frequencies, depth, tokens.len());

@@ -3,8 +3,9 @@
 
 use candle_core::Tensor;
 
+use super::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::kernels::attention::Cache;
+use crate::kernels::cache::Cache;
 
 /// The cache of one sequence.
 pub struct KvCache {
@@ -46,6 +47,24 @@ impl KvCache {
     pub fn truncate(&mut self, len: usize) {
         assert!(len <= self.len, "the cache holds {} positions, not {len}", self.len);
         self.len = len;
+    }
+
+    /// Whether the cache was made for a model of these sizes, on the side that `kernels` says.
+    pub(super) fn fits(&self, config: &ModelConfig, kernels: bool) -> bool {
+        match &self.store {
+            KeysValues::Kernels(cache) => {
+                let shape = cache.shape();
+                kernels
+                    && (shape.layers, shape.kv_heads, shape.head_dim)
+                        == (config.layers, config.kv_heads, config.head_dim)
+            }
+            KeysValues::Candle(layers) => {
+                let expected = [config.kv_heads, self.capacity, config.head_dim];
+                !kernels
+                    && layers.len() == config.layers
+                    && layers.iter().all(|(keys, _)| keys.dims() == expected)
+            }
+        }
     }
 
     /// Checks that `count` more positions fit.

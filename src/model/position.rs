@@ -13,7 +13,8 @@ pub struct Angles {
 
 /// Angle *i* that one position turns, for *i* in `0..head_dim/2`.
 ///
-/// Rounded to f32 where Transformers rounds, so that long positions agree with it.
+/// Each is rounded to f32 before it meets a position, as in Transformers, so that long positions
+/// agree with it.
 pub fn frequencies(rotary: &Rotary, head_dim: usize) -> Vec<f32> {
     (0..head_dim / 2)
         .map(|i| {

@@ -37,6 +37,11 @@ impl ConfigFile {
         self.values.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether a key is there, if only as null.
+    pub fn mentions(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     /// Whether a key is there and not null.
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
@@ -126,15 +131,6 @@ impl ConfigFile {
         }
     }
 
-    /// The type in which the weights were saved: `torch_dtype`, or `dtype` since Transformers 5.
-    ///
-    /// # Errors
-    /// If it is not a text.
-    pub fn saved_dtype(&self) -> Result<Option<String>> {
-        let key = if self.has("dtype") { "dtype" } else { "torch_dtype" };
-        if self.has(key) { self.text(key, None).map(Some) } else { Ok(None) }
-    }
-
     /// Rotary positions in both spellings: `rope_theta` and `rope_scaling`, or `rope_parameters`
     /// since Transformers 5.
     ///
@@ -142,17 +138,20 @@ impl ConfigFile {
     /// If the type is unknown or a value that it needs is missing or out of range.
     pub fn rotary(&self, default_base: f64, context: usize) -> Result<Rotary> {
         let default_base = self.number("rope_theta", Some(default_base))?;
-        let parameters = match self.object("rope_parameters")? {
-            Some(parameters) => Some(parameters),
-            None => self.object("rope_scaling")?,
+        let partial = self.number("partial_rotary_factor", Some(1.0))?;
+        // The older spelling wins where both are there, as in Transformers.
+        let scaling = self.object("rope_scaling")?.filter(|scaling| !scaling.values.is_empty());
+        let parameters = match scaling {
+            Some(scaling) => Some(scaling),
+            None => self.object("rope_parameters")?,
         };
         let Some(parameters) = parameters else {
+            self.whole_rotary(partial)?;
             return Ok(Rotary { base: default_base, scaling: RotaryScaling::None });
         };
         let base = parameters.number("rope_theta", Some(default_base))?;
-        if parameters.number("partial_rotary_factor", Some(1.0))? != 1.0 {
-            return Err(self.problem("partial_rotary_factor other than 1 is not implemented for this family"));
-        }
+        self.whole_rotary(parameters.number("partial_rotary_factor", Some(partial))?)?;
+        const ORIGINAL: &str = "original_max_position_embeddings";
         let kind_key = if parameters.has("rope_type") { "rope_type" } else { "type" };
         let positive = |key: &str| -> Result<f64> {
             let value = parameters.number(key, None)?;
@@ -169,8 +168,13 @@ impl ConfigFile {
                 factor: positive("factor")?,
                 low_frequency_factor: positive("low_freq_factor")?,
                 high_frequency_factor: positive("high_freq_factor")?,
-                original_context: parameters
-                    .number("original_max_position_embeddings", Some(context as f64))?,
+                original_context: if self.has(ORIGINAL) {
+                    self.number(ORIGINAL, None)?
+                } else if parameters.has(ORIGINAL) {
+                    positive(ORIGINAL)?
+                } else {
+                    context as f64
+                },
             },
             other => {
                 return Err(self.problem(format!(
@@ -179,5 +183,14 @@ impl ConfigFile {
             }
         };
         Ok(Rotary { base, scaling })
+    }
+
+    fn whole_rotary(&self, factor: f64) -> Result<()> {
+        if factor == 1.0 {
+            return Ok(());
+        }
+        Err(self.problem(format!(
+            "partial_rotary_factor {factor} is not implemented for this family; expected 1"
+        )))
     }
 }

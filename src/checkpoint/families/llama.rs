@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "llama",
     config,
     tensor_name,
+    begin_token: Some(1),
+    end_token: Some(2),
     is_buffer: |name| name.ends_with("rotary_emb.inv_freq"),
 };
 

@@ -6,7 +6,7 @@ mod llama;
 
 pub use config_file::ConfigFile;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{ModelConfig, Parameter};
 
 /// One family.
@@ -16,6 +16,9 @@ pub struct Family {
     pub(super) config: fn(&ConfigFile) -> Result<ModelConfig>,
     /// The name of a parameter in the family's files.
     pub(super) tensor_name: fn(Parameter) -> String,
+    /// Begin- and end-of-sequence tokens of a config that names none.
+    pub(super) begin_token: Option<u32>,
+    pub(super) end_token: Option<u32>,
     /// Tensors that files may hold besides, and that carry no weights of their own.
     pub(super) is_buffer: fn(&str) -> bool,
 }
@@ -52,10 +55,7 @@ impl Family {
     /// not implemented.
     pub fn translate(&self, config: &ConfigFile) -> Result<ModelConfig> {
         let translated = (self.config)(config)?;
-        translated.validate().map_err(|error| match error {
-            Error::Usage(problem) => config.problem(problem),
-            other => other,
-        })?;
+        translated.validate().map_err(|problem| config.problem(problem))?;
         Ok(translated)
     }
 }

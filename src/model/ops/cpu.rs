@@ -4,7 +4,8 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor};
 
 use super::AttentionShape;
 use crate::error::Result;
-use crate::kernels::attention::{Cache, Queries, attend};
+use crate::kernels::attention::{Queries, attend};
+use crate::kernels::cache::Cache;
 use crate::kernels::matmul::{PackedMatrix, matmul as matmul_kernel};
 use crate::kernels::{Isa, Pool, elementwise};
 use crate::model::mask::Mask;

@@ -15,7 +15,7 @@ use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
 use super::step::Step;
 use crate::error::{Error, Result};
-use crate::kernels::attention::{Cache, CacheShape};
+use crate::kernels::cache::{Cache, CacheShape};
 use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
 use crate::kernels::{Isa, Pool, elementwise};
 
@@ -108,6 +108,10 @@ impl Ops {
         self.pool.threads()
     }
 
+    pub(super) fn uses_kernels(&self) -> bool {
+        self.isa.is_some()
+    }
+
     /// What does the arithmetic, for people: `kernels avx512` or `candle`.
     pub fn describe(&self) -> String {
         match self.isa {
@@ -121,7 +125,7 @@ impl Ops {
         let weight = match self.isa {
             Some(_) => Weight::Packed(
                 PackedMatrix::pack(&self.pool, weights, self.element)
-                    .map_err(|error| Error::Usage(format!("no memory for the weights: {error}")))?,
+                    .map_err(|source| Error::Memory { what: "the weights", source })?,
             ),
             None => {
                 let parts = weights
@@ -159,9 +163,9 @@ impl Ops {
         let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
         if self.isa.is_some() {
             let cache = Cache::new(CacheShape { layers, kv_heads, head_dim, capacity });
-            return Ok(KeysValues::Kernels(cache.map_err(|error| {
-                Error::Usage(format!("no memory for the cache: {error}; ask for less with -c"))
-            })?));
+            let cache =
+                cache.map_err(|source| Error::Memory { what: "the cache; ask for less with -c", source })?;
+            return Ok(KeysValues::Kernels(cache));
         }
         let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, &self.device);
         let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?)));
