@@ -11,8 +11,8 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
 
-    #[error("{path}: cannot {action}: {source}", path = path.display())]
-    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    #[error("{path}: cannot {action}: {cause}{hint}", path = path.display(), hint = io_hint(cause))]
+    Io { path: PathBuf, action: &'static str, cause: std::io::Error },
 
     /// Something at `path` is not a model, or lacks a part of one.
     #[error("{path}: {problem}; {hint}", path = path.display())]
@@ -40,8 +40,8 @@ pub enum Error {
     #[error("the model has no tokenizer ({path} is missing); give token numbers with --prompt-ids", path = path.display())]
     NoTokenizer { path: PathBuf },
 
-    #[error("no memory for {what}: {source}")]
-    Memory { what: &'static str, source: std::io::Error },
+    #[error("no memory for {what}: {cause}")]
+    Memory { what: &'static str, cause: std::io::Error },
 
     /// More positions than the cache, or the model, has.
     #[error("{needed} tokens do not fit the context of {context}; {hint}")]
@@ -51,10 +51,12 @@ pub enum Error {
     TokenOutOfRange { id: u32, vocabulary: usize },
 
     /// The model computed an infinity or something that is no number.
-    #[error(
-        "{place} gave values that are not finite, at positions {first} to {last}: the weights there may be damaged (NaN or infinite), or overflow in {dtype}; try --dtype f32, or fetch the weights again"
-    )]
+    #[error("{place} gave values that are not finite, at positions {first} to {last}: the weights there may be damaged (NaN or infinite), or overflow in {dtype}; fetch them again{try_f32}", try_f32 = if *dtype == "f32" { "" } else { ", or try --dtype f32" })]
     NotFinite { place: String, first: usize, last: usize, dtype: &'static str },
+
+    /// The caller raised its flag while a step ran.
+    #[error("interrupted")]
+    Interrupted,
 
     #[error("{path}: {problem}", path = path.display())]
     Dump { path: PathBuf, problem: String },
@@ -69,6 +71,22 @@ impl Error {
     /// An [`Error::Io`], ready for `map_err`.
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
-        move |source| Error::Io { path, action, source }
+        move |cause| Error::Io { path, action, cause }
+    }
+}
+
+/// What to try, for the failures that a person can do something about.
+fn io_hint(cause: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match cause.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "; make room there, or choose another place"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; choose a place that you may use, or change its permissions"
+        }
+        ErrorKind::NotFound => "; is the name right?",
+        ErrorKind::NotADirectory => "; a part of this name is no folder",
+        _ => "",
     }
 }

@@ -158,6 +158,46 @@ fn a_rewound_cache_continues_as_a_fresh_one() {
 }
 
 #[test]
+fn an_interrupt_ends_the_prompt_pass_and_a_running_generation() {
+    use attend::generation::Finish;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let decoder = load(&fixture("llama"), KernelChoice::Native, None);
+    for steps in [0, 2] {
+        let interrupt = Arc::new(AtomicBool::new(false));
+        let options = GenerationOptions {
+            max_new_tokens: 10,
+            context: None,
+            sampling: Sampling::greedy(),
+            end_tokens: vec![],
+            stop: vec![],
+            interrupt: interrupt.clone(),
+        };
+        let mut session = Session::new(&decoder, None, &[1, 2, 3], options).unwrap();
+        for _ in 0..steps {
+            assert!(session.step(None).unwrap().is_some());
+        }
+        interrupt.store(true, Ordering::Relaxed);
+        // The prompt pass is left; a later step is finished, and its token is the last.
+        let token = session.step(None).unwrap();
+        assert_eq!(token.is_some(), steps > 0);
+        assert_eq!(session.finish(), Some(Finish::Interrupted));
+        assert!(session.step(None).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_cache_of_another_decoder_is_refused() {
+    let (ours, theirs) = (
+        load(&fixture("llama"), KernelChoice::Native, None),
+        load(&fixture("llama"), KernelChoice::Reference, None),
+    );
+    let mut cache = theirs.new_cache(4).unwrap();
+    let error = ours.forward(&[1], &mut cache, Forward::default()).unwrap_err();
+    assert!(error.to_string().contains("another decoder"), "{error}");
+}
+
+#[test]
 fn the_fixtures_are_read_as_what_they_are() {
     let checkpoint = Checkpoint::open(&fixture("llama3_scaled")).unwrap();
     assert_eq!(checkpoint.element(), ElementType::F32);

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 const MANIFEST_PART: &str = "manifest.part";
 
-/// Files of an old dump, in the order in which they go.
+/// Checks a folder; answers the files of an old dump in it, in the order in which they go.
 pub(super) fn check(folder: &Path, overwrite: bool) -> Result<Vec<PathBuf>> {
     let refuse = |problem: String| Err(Error::Dump { path: folder.to_path_buf(), problem });
     if folder.as_os_str().is_empty() {
@@ -31,7 +31,9 @@ pub(super) fn check(folder: &Path, overwrite: bool) -> Result<Vec<PathBuf>> {
     if names.iter().any(|name| name == MANIFEST) && !is_manifest(&folder.join(MANIFEST)) {
         return refuse(format!("holds a {MANIFEST} that is no dump's; give a new or empty folder"));
     }
-    if !overwrite {
+    // Without these a start was cut off before anything was recorded: nothing is lost with it.
+    let recorded = names.iter().any(|name| [MANIFEST, TOKENS, STEPS].contains(&name.as_str()));
+    if recorded && !overwrite {
         return refuse("already holds a dump; give another folder, or --overwrite".into());
     }
     // The manifest goes first: whatever happens next, the rest does not look like a dump.

@@ -110,10 +110,11 @@ impl Checkpoint {
             family.end_token,
         )?;
         let weights = Weights::open(&source)?;
-        let named = NamedWeights { weights: &weights, name: family.tensor_name };
+        let named = NamedWeights::new(&weights, family.tensor_name);
         for (parameter, shape) in config.parameters() {
             named.parameter(parameter, &shape)?;
         }
+        drop(named);
         let tokenizer = source
             .read("tokenizer.json")?
             .map(|bytes| Tokenizer::parse(&source.path("tokenizer.json"), &bytes, config.vocabulary))
@@ -130,7 +131,7 @@ impl Checkpoint {
         let element = options.element.unwrap_or(self.element());
         let pool = Arc::new(Pool::new(options.threads));
         let ops = Ops::new(options.device.clone(), options.kernels, element, pool)?;
-        let named = NamedWeights { weights: &self.weights, name: self.family.tensor_name };
+        let named = NamedWeights::new(&self.weights, self.family.tensor_name);
         Decoder::new(self.config.clone(), ops, &named)
     }
 

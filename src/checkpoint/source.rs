@@ -23,6 +23,18 @@ pub enum Bytes {
     Static(&'static [u8]),
 }
 
+impl Bytes {
+    /// Gives the memory of pages read so far back to the system; they are read again if needed.
+    pub(super) fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = self {
+            // SAFETY: the map is of a file and read-only, so a dropped page comes back as it was.
+            // A system that refuses keeps the pages, which is only less frugal.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 

@@ -1,6 +1,7 @@
 //! Weights in safetensors files: mapped, their headers checked before anything is used, and lent
 //! to the decoder by our parameters' names.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -111,12 +112,33 @@ impl Weights {
 
 /// A checkpoint's weights behind a family's names.
 pub(super) struct NamedWeights<'a> {
-    pub weights: &'a Weights,
-    pub name: fn(Parameter) -> String,
+    weights: &'a Weights,
+    name: fn(Parameter) -> String,
+    /// The layer that was asked for last: when the next begins, the pages read so far can go.
+    layer: Cell<Option<usize>>,
+}
+
+impl<'a> NamedWeights<'a> {
+    pub(super) fn new(weights: &'a Weights, name: fn(Parameter) -> String) -> NamedWeights<'a> {
+        NamedWeights { weights, name, layer: Cell::new(None) }
+    }
+}
+
+impl Drop for NamedWeights<'_> {
+    fn drop(&mut self) {
+        self.weights.files.iter().for_each(|file| file.bytes.release());
+    }
 }
 
 impl ParameterSource for NamedWeights<'_> {
     fn parameter(&self, parameter: Parameter, shape: &[usize]) -> Result<RawMatrix<'_>> {
+        let layer = match parameter {
+            Parameter::Layer(layer, _) => Some(layer),
+            _ => None,
+        };
+        if self.layer.replace(layer) != layer {
+            self.weights.files.iter().for_each(|file| file.bytes.release());
+        }
         self.weights.matrix(&(self.name)(parameter), shape)
     }
 }

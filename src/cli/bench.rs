@@ -163,7 +163,7 @@ impl BenchArgs {
             parameters: config.parameter_count(),
             dtype: decoder.ops().element().name(),
             device: device_name(decoder.ops().device()),
-            kernels: decoder.ops().describe(),
+            kernels: decoder.ops().arithmetic(),
             threads: decoder.ops().threads(),
             test: test.to_string(),
             depth: test.depth,

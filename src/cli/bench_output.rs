@@ -7,7 +7,7 @@ use attend::measure::Speed;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::output::megabytes;
+use super::output::{counted, megabytes};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -30,7 +30,8 @@ pub struct Row {
     /// How weights are held.
     pub dtype: &'static str,
     pub device: &'static str,
-    pub kernels: String,
+    /// Whose arithmetic: the kernels' tier, or `candle`.
+    pub kernels: &'static str,
     pub threads: usize,
     /// `pp512`, `tg128`, `tg128 @ d2048`.
     pub test: String,
@@ -75,8 +76,8 @@ pub fn write_rows(rows: &[Row], format: Format) -> Result<String> {
     Ok(match format {
         Format::Jsonl => String::new(),
         Format::Json => format!("{}\n", serde_json::to_string_pretty(rows)?),
-        Format::Md => markdown(&cells),
-        Format::Table => table(rows, &cells),
+        Format::Md => markdown(&cells) + &footer(rows),
+        Format::Table => table(&cells) + &footer(rows),
         Format::Csv => csv(rows),
     })
 }
@@ -89,7 +90,7 @@ fn markdown(cells: &[[String; 9]]) -> String {
     out
 }
 
-fn table(rows: &[Row], cells: &[[String; 9]]) -> String {
+fn table(cells: &[[String; 9]]) -> String {
     let width = |column: usize| {
         let longest = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         longest.max(HEADINGS[column].chars().count())
@@ -107,17 +108,26 @@ fn table(rows: &[Row], cells: &[[String; 9]]) -> String {
     };
     let mut out = line(&|column| HEADINGS[column].into());
     cells.iter().for_each(|row| out.push_str(&line(&|column| row[column].clone())));
+    out
+}
+
+/// The machine, and what the shares are of.
+fn footer(rows: &[Row]) -> String {
+    let mut out = String::new();
     let mut threads = 0;
     for row in rows.iter().filter(|row| std::mem::replace(&mut threads, row.threads) != row.threads) {
         let _ = writeln!(
             out,
-            "\n{}, {}, {} | memory bandwidth with {} threads: {:.1} GB/s",
+            "\n{}, {}, {}: {:.1} GB/s from memory with {}",
             row.cpu,
             row.device,
             row.kernels,
-            row.threads,
-            row.memory_bandwidth / 1e9
+            row.memory_bandwidth / 1e9,
+            counted(row.threads, "thread"),
         );
+    }
+    if rows.iter().any(|row| row.bandwidth_share.is_some_and(|share| share > 1.0)) {
+        out.push_str("above 100 %: some of the model is read from the CPU's cache\n");
     }
     out
 }
@@ -140,7 +150,7 @@ fn csv(rows: &[Row]) -> String {
             row.parameters.to_string(),
             row.dtype.into(),
             row.device.into(),
-            quoted(&row.kernels),
+            quoted(row.kernels),
             row.threads.to_string(),
             quoted(&row.test),
             row.depth.to_string(),

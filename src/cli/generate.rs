@@ -1,9 +1,10 @@
 //! `attend generate`: continues a text, and records what each head attended to if asked.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use attend::Checkpoint;
 use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
@@ -15,7 +16,7 @@ use clap::Args;
 use super::Outcome;
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::{ModelArgs, load};
-use super::output::{interrupt_flag, megabytes, note, print};
+use super::output::{counted, interrupt_flag, megabytes, note, print};
 use super::prompt_args::{PromptArgs, token_bytes};
 
 #[derive(Args)]
@@ -27,10 +28,10 @@ pub struct GenerateArgs {
     prompt: PromptArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// New tokens, at most
+    /// New tokens, at most; -1 means until the text or the context ends
     #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value_t = 256,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    predict: u32,
+          allow_negative_numbers = true, value_parser = new_tokens)]
+    predict: i64,
     /// Positions of prompt and new tokens together [default: what is needed, up to the model's]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -72,6 +73,13 @@ struct SamplingArgs {
     /// Seed of the sampling [default: a new one each time, printed]
     #[arg(short, long)]
     seed: Option<u64>,
+}
+
+fn new_tokens(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(n) if n == -1 || n > 0 => Ok(n),
+        _ => Err("expected a number of at least 1, or -1".into()),
+    }
 }
 
 fn number(text: &str, fits: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
@@ -120,10 +128,13 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let checkpoint = args.model.open()?;
     let prompt = source.tokens(&checkpoint)?;
     let config = checkpoint.config();
-    let new_tokens = args.predict as usize;
+    let new_tokens = usize::try_from(args.predict).unwrap_or(usize::MAX);
     let context = args.context.map(|context| context as usize);
     context_for(prompt.ids.len(), new_tokens, context, config.context)?;
     let sampling = args.sampling.resolve(&checkpoint);
+    if !args.stop.is_empty() {
+        checkpoint.tokenizer().context("--stop is a text")?;
+    }
     warn_of_ignored(&checkpoint);
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element());
@@ -197,7 +208,6 @@ fn generate(
     for id in &prompt.ids {
         token_bytes(writer.checkpoint, *id, &mut previous);
     }
-    let mut finish = None;
     loop {
         let step = Instant::now();
         let observer = writer.recorder.as_mut().map(|recorder| recorder as &mut dyn AttentionObserver);
@@ -207,6 +217,9 @@ fn generate(
             Err(error) => {
                 writer.show(&session.unfinished_text())?;
                 writer.end_line()?;
+                if let Some(recorder) = &writer.recorder {
+                    note(&format!("attention: {} whole steps are kept", recorder.steps()));
+                }
                 return Err(error.into());
             }
         };
@@ -214,10 +227,9 @@ fn generate(
         let bytes = token_bytes(writer.checkpoint, token.id, &mut previous);
         writer.write(index, &token, bytes)?;
         index += 1;
-        finish = token.finish;
     }
     writer.end_line()?;
-    if finish == Some(Finish::ContextFull) {
+    if session.finish() == Some(Finish::ContextFull) {
         note(&format!(
             "stopped: the context of {} tokens is full{}",
             session.context(),
@@ -229,10 +241,14 @@ fn generate(
         ));
     }
     timing.print(sampling, writer.recorder.as_ref());
-    Ok(if finish == Some(Finish::Interrupted) { Outcome::Interrupted } else { Outcome::Done })
+    Ok(match session.finish() {
+        Some(Finish::Interrupted) => Outcome::Interrupted,
+        _ => Outcome::Done,
+    })
 }
 
 impl Writer<'_> {
+    /// Without a tokenizer there is no text: the tokens' numbers are shown, as --prompt-ids takes them.
     fn write(&mut self, index: usize, token: &Token, bytes: Vec<u8>) -> Result<()> {
         if let Some(recorder) = &mut self.recorder {
             recorder.token(&TokenRecord {
@@ -253,8 +269,11 @@ impl Writer<'_> {
             }
             let line = Line { id: token.id, text: &token.text, logprob: token.log_probability };
             print(&format!("{}\n", serde_json::to_string(&line)?))?;
-        } else {
+        } else if self.checkpoint.tokenizer().is_ok() {
             self.show(&token.text)?;
+        } else {
+            let comma = if token.finish.is_none() { "," } else { "" };
+            self.show(&format!("{}{comma}", token.id))?;
         }
         Ok(())
     }
@@ -267,11 +286,10 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A person's prompt should not follow the text on its line.
+    /// What comes next on the screen should not follow the text on its line.
     fn end_line(&mut self) -> Result<()> {
-        use std::io::IsTerminal;
-        if !self.ends_line && std::io::stdout().is_terminal() {
-            print("\n")?;
+        if !self.ends_line {
+            if std::io::stdout().is_terminal() { print("\n")? } else { note("") }
         }
         self.ends_line = true;
         Ok(())
@@ -290,14 +308,20 @@ impl Timing {
     }
 
     fn print(&self, sampling: &Sampling, recorder: Option<&Recorder>) {
-        let rate = |tokens: usize, seconds: f64| if tokens == 0 { 0.0 } else { tokens as f64 / seconds };
-        let steps = self.generated - 1;
+        if self.generated == 0 {
+            return note("interrupted before the first token");
+        }
+        let rate = |tokens: usize, seconds: f64| match tokens {
+            // The first token comes out of the prompt pass: one alone has no speed of its own.
+            0 => "- tokens/s".into(),
+            _ => format!("{:.1} tokens/s", tokens as f64 / seconds),
+        };
         note(&format!(
-            "prompt: {} tokens, {:.1} tokens/s | generation: {} tokens, {:.1} tokens/s",
-            self.prompt,
+            "prompt: {}, {} | generation: {}, {}",
+            counted(self.prompt, "token"),
             rate(self.prompt, self.prompt_seconds),
-            self.generated,
-            rate(steps, self.generation_seconds),
+            counted(self.generated, "token"),
+            rate(self.generated - 1, self.generation_seconds),
         ));
         let peak = memory::peak().map_or_else(|| "unknown".into(), megabytes);
         note(&format!(
@@ -307,7 +331,7 @@ impl Timing {
         ));
         note(&describe(sampling));
         if let Some(recorder) = recorder {
-            note(&format!("attention: {} steps recorded", recorder.steps()));
+            note(&format!("attention: {} recorded", counted(recorder.steps(), "step")));
         }
     }
 }
@@ -336,6 +360,12 @@ fn describe(sampling: &Sampling) -> String {
 }
 
 fn warn_of_ignored(checkpoint: &Checkpoint) {
+    let vocabulary = checkpoint.config().vocabulary;
+    if let Some(id) = checkpoint.generation().end_tokens.iter().find(|id| **id as usize >= vocabulary) {
+        note(&format!(
+            "warning: the end token {id} is outside the vocabulary of {vocabulary}: it will never come"
+        ));
+    }
     let ignored = &checkpoint.generation().ignored;
     if !ignored.is_empty() {
         note(&format!(

@@ -78,10 +78,10 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
                 None => format!("({id})"),
             };
             if let Some(id) = generation.begin_token {
-                line("begins with", name(id));
+                line("begin token", name(id));
             }
             let ends: Vec<String> = generation.end_tokens.iter().map(|id| name(*id)).collect();
-            line("ends at", if ends.is_empty() { "no token".into() } else { ends.join(", ") });
+            line("end tokens", if ends.is_empty() { "none".into() } else { ends.join(", ") });
             let special: Vec<String> =
                 tokenizer.special_tokens().into_iter().map(|(id, token)| format!("{token} ({id})")).collect();
             line("special tokens", if special.is_empty() { "none".into() } else { special.join(" ") });

@@ -13,6 +13,7 @@ use attend::report::table::Window;
 use attend::report::{ColourDepth, MapTable, label};
 use clap::{Args, ValueEnum};
 use terminal_size::{Height, Width, terminal_size};
+use unicode_width::UnicodeWidthStr;
 
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::{ComputeArgs, Kernels, ModelArgs, load};
@@ -82,7 +83,12 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
     let dump = args.positional.as_ref().map(PathBuf::from).filter(|path| Dump::is_at(path));
     let shown = match &dump {
         Some(folder) => from_dump(&args, folder)?,
-        None => from_text(&args)?,
+        None => {
+            if let Some(folder) = args.positional.as_ref().map(Path::new).filter(|path| path.is_dir()) {
+                note(&format!("{} is a folder without a dump; it is read as a text", folder.display()));
+            }
+            from_text(&args)?
+        }
     };
     print(&render(&args, &shown)?)?;
     Ok(Outcome::Done)
@@ -118,7 +124,7 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
     let tokens = dump.tokens();
     let labels = (0..map.keys).map(|position| token_label(tokens.get(position), position)).collect();
     Ok(Shown {
-        of_heads: of_heads(args.head, heads.len()),
+        of_heads: of_heads(args.head, &heads, manifest.model.heads),
         labels,
         mask: manifest.mask,
         layers: manifest.model.layers,
@@ -189,7 +195,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     }
     let records = records(&prompt, &checkpoint);
     Ok(Shown {
-        of_heads: of_heads(args.head, config.heads),
+        of_heads: of_heads(args.head, &(0..config.heads).collect::<Vec<_>>(), config.heads),
         labels: records.iter().map(|token| label(&token.bytes, token.id)).collect(),
         mask,
         layers: config.layers,
@@ -198,10 +204,14 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     })
 }
 
-fn of_heads(head: Option<usize>, heads: usize) -> String {
-    match head {
-        Some(head) => format!("head {head}"),
-        None => format!("mean of {heads} heads"),
+fn of_heads(head: Option<usize>, heads: &[usize], all: usize) -> String {
+    match (head, heads) {
+        (Some(head), _) | (None, &[head]) => format!("head {head}"),
+        (None, heads) if heads.len() == all => format!("mean of {all} heads"),
+        (None, heads) => {
+            let captured: Vec<String> = heads.iter().map(usize::to_string).collect();
+            format!("mean of the captured heads {}", captured.join(", "))
+        }
     }
 }
 
@@ -224,6 +234,7 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
         labels,
         causal: *mask == Mask::Causal,
         colour: ColourDepth::from_environment(std::io::stdout().is_terminal()),
+        clip: std::io::stdout().is_terminal(),
     };
     let window = Window {
         queries: within(args.queries.as_ref(), &table.queries(), "--queries")?,
@@ -240,7 +251,9 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
         "{of}layer {} of {layers}, {of_heads}\n{of_mask}\nrows are queries, columns keys; each row sums to 1\n",
         map.layer
     );
-    Ok(format!("{title}\n{}", table.render(&window, width, height.saturating_sub(4))))
+    // The table has what the lines above it leave, wrapped as the terminal wraps them.
+    let above: usize = title.lines().map(|line| line.width().div_ceil(width.max(1))).sum();
+    Ok(format!("{title}\n{}", table.render(&window, width, height.saturating_sub(above + 2))))
 }
 
 /// A range asked for, checked; positions outside are an error, not an empty table.

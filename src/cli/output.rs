@@ -4,11 +4,17 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::{Context, Result};
+
 /// Writes to standard output and flushes, so that a reader sees each piece as it comes.
-pub fn print(text: &str) -> io::Result<()> {
+pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("standard output: cannot write")
+}
+
+/// `1 token`, `2 tokens`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A line on standard error. One that nobody can read any more is no failure.
@@ -24,6 +30,7 @@ pub fn interrupt_flag() -> Arc<AtomicBool> {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(super::INTERRUPTED));
         }
+        note("\nstopping; again to quit at once");
     };
     if let Err(error) = ctrlc::set_handler(handler) {
         note(&format!("warning: Ctrl-C will not end this cleanly: {error}"));

@@ -14,15 +14,19 @@ use super::usage;
 
 #[derive(Args)]
 pub struct PromptArgs {
-    /// The same as PROMPT
+    /// The text, the same as the argument without a name
     #[arg(short, long = "prompt", value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["file", "prompt_ids"])]
     pub prompt_option: Option<OsString>,
     /// Read the prompt from a file, or from standard input with -
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt_ids")]
     pub file: Option<PathBuf>,
     /// The prompt as exact tokens; the model then needs no tokenizer
-    #[arg(long, value_name = "1,2,3", value_delimiter = ',')]
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',', value_parser = token_number)]
     pub prompt_ids: Option<Vec<u32>>,
+}
+
+fn token_number(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| "expected token numbers with commas between, such as 1,2,3".into())
 }
 
 /// A prompt, before it meets a model.

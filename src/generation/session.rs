@@ -154,8 +154,16 @@ impl<'m> Session<'m> {
             return Ok(None);
         }
         let fed = &self.tokens[self.cache.len()..];
-        let request = Forward { observer, ..Forward::default() };
-        let logits = self.decoder.forward(fed, &mut self.cache, request)?;
+        // A prompt pass can be long; a later step is short, and its token better whole.
+        let interrupt = self.generated().is_empty().then(|| self.options.interrupt.clone());
+        let request = Forward { observer, interrupt, ..Forward::default() };
+        let logits = match self.decoder.forward(fed, &mut self.cache, request) {
+            Err(Error::Interrupted) => {
+                self.finish = Some(Finish::Interrupted);
+                return Ok(None);
+            }
+            logits => logits?,
+        };
         let logits = logits.flatten_all()?.to_vec1::<f32>()?;
         let id = self.sampler.sample(&logits, &self.tokens);
         self.tokens.push(id);
@@ -193,6 +201,11 @@ impl<'m> Session<'m> {
             text.push_str(&self.stop.finish());
         }
         text
+    }
+
+    /// Why the generation ended, once it has.
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
     }
 
     /// The tokens generated so far.

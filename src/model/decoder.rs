@@ -1,6 +1,9 @@
 //! The decoder: tokens → embedding → blocks → norm → logits. [`Decoder::forward`] is the only
 //! forward pass there is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use candle_core::Tensor;
 
 use super::block::Block;
@@ -32,6 +35,8 @@ pub struct Forward<'a> {
     pub mask: Mask,
     pub logits: LogitRows,
     pub observer: Option<&'a mut dyn AttentionObserver>,
+    /// Looked at before each layer: raised, it ends the step with [`Error::Interrupted`].
+    pub interrupt: Option<Arc<AtomicBool>>,
 }
 
 /// Which tokens' logits are wanted.
@@ -105,7 +110,7 @@ impl Decoder {
     /// No tokens, a token outside the vocabulary, no room in the cache, values that are not finite
     /// (with the layer's name), or what the observer answers.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, request: Forward<'_>) -> Result<Tensor> {
-        let Forward { mask, logits, mut observer } = request;
+        let Forward { mask, logits, mut observer, interrupt } = request;
         self.check_tokens(tokens)?;
         if !cache.fits(&self.config, self.ops.uses_kernels()) {
             return Err(Error::Usage("this cache was made by another decoder".into()));
@@ -122,6 +127,9 @@ impl Decoder {
         let mut hidden = self.ops.embed(&self.embedding, tokens)?; // [tokens, hidden]
         self.check_finite(&hidden, &step, || "the embedding".into())?;
         for (layer, block) in self.blocks.iter().enumerate() {
+            if interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                return Err(Error::Interrupted);
+            }
             let observer: Option<&mut dyn AttentionObserver> = match &mut observer {
                 Some(observer) if observer.wants(layer) => Some(&mut **observer),
                 _ => None,

@@ -9,7 +9,7 @@ pub fn label(bytes: &[u8], id: u32) -> String {
         return format!("#{id}");
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+        return bytes.iter().map(|byte| format!("\\x{byte:02X}")).collect();
     };
     let word = text.strip_prefix(' ').filter(|rest| !rest.trim().is_empty()).unwrap_or(text);
     word.chars().map(shown).collect()
@@ -66,7 +66,7 @@ mod tests {
             ("  ".as_bytes(), "␣␣"),
             ("\n".as_bytes(), "⏎"),
             ("안녕".as_bytes(), "안녕"),
-            (&[0xec, 0x95], "EC95"),
+            (&[0xec, 0x95], "\\xEC\\x95"),
             ("a\u{1b}[1m".as_bytes(), "a\\u1b[1m"),
             ("\u{202e}x".as_bytes(), "\\u202ex"),
             (b"", "#7"),

@@ -24,6 +24,8 @@ pub struct MapTable<'a> {
     /// Whether cells behind a query's position are masked.
     pub causal: bool,
     pub colour: ColourDepth,
+    /// Whether ranges that are asked for are cut to the width and height too.
+    pub clip: bool,
 }
 
 /// Ranges of positions to show; `None` means as many as fit from the first on.
@@ -44,12 +46,21 @@ impl MapTable<'_> {
         let label_width = self.labels.iter().map(|label| label.width()).max().unwrap_or(0).min(LONGEST_LABEL);
         let number_width = self.labels.len().saturating_sub(1).to_string().len();
         let margin = number_width + 1 + label_width;
-        let fitting =
-            |range: Range<usize>, count: usize| range.start..range.end.min(range.start + count.max(1));
-        let queries =
-            window.queries.clone().unwrap_or_else(|| fitting(self.queries(), height.saturating_sub(5)));
-        let keys =
-            window.keys.clone().unwrap_or_else(|| fitting(0..self.keys, width.saturating_sub(margin) / CELL));
+        // Two lines of heading, and those that say what is left out.
+        let rows = height.saturating_sub(2 + 84usize.div_ceil(width.max(1))).max(1);
+        let columns = (width.saturating_sub(margin) / CELL).max(1);
+        let fitting = |asked: &Option<Range<usize>>, whole: Range<usize>, count: usize| match asked {
+            Some(asked) if !self.clip => asked.clone(),
+            asked => {
+                let range = asked.clone().unwrap_or(whole);
+                range.start..range.end.min(range.start + count)
+            }
+        };
+        let queries = fitting(&window.queries, self.queries(), rows);
+        // Of a later step, the keys next to its queries; of a prompt, the first.
+        let last = self.keys.saturating_sub(columns);
+        let whole = if self.first_query > 0 { last..self.keys } else { 0..self.keys };
+        let keys = fitting(&window.keys, whole, columns);
 
         let mut out = String::new();
         let header = |text: &dyn Fn(usize) -> String| -> String {
@@ -98,7 +109,7 @@ mod tests {
         [1.0, 0.0, 0.0, 0.0, 0.75, 0.25, 0.0, 0.0, 0.5, 0.25, 0.25, 0.0, 0.125, 0.125, 0.25, 0.5];
 
     fn table(labels: &[String], colour: ColourDepth) -> MapTable<'_> {
-        MapTable { weights: &WEIGHTS, keys: 4, first_query: 0, labels, causal: true, colour }
+        MapTable { weights: &WEIGHTS, keys: 4, first_query: 0, labels, causal: true, colour, clip: false }
     }
 
     #[test]

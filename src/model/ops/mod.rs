@@ -112,12 +112,9 @@ impl Ops {
         self.isa.is_some()
     }
 
-    /// What does the arithmetic, for people: `kernels avx512` or `candle`.
-    pub fn describe(&self) -> String {
-        match self.isa {
-            Some(isa) => format!("kernels {isa}"),
-            None => "candle".into(),
-        }
+    /// Whose arithmetic: the kernels' tier (`avx512`), or `candle`.
+    pub fn arithmetic(&self) -> &'static str {
+        self.isa.map_or("candle", Isa::name)
     }
 
     /// A projection from matrices on top of one another, and their biases (or none).
@@ -125,7 +122,7 @@ impl Ops {
         let weight = match self.isa {
             Some(_) => Weight::Packed(
                 PackedMatrix::pack(&self.pool, weights, self.element)
-                    .map_err(|source| Error::Memory { what: "the weights", source })?,
+                    .map_err(|cause| Error::Memory { what: "the weights", cause })?,
             ),
             None => {
                 let parts = weights
@@ -164,7 +161,7 @@ impl Ops {
         if self.isa.is_some() {
             let cache = Cache::new(CacheShape { layers, kv_heads, head_dim, capacity });
             let cache =
-                cache.map_err(|source| Error::Memory { what: "the cache; ask for less with -c", source })?;
+                cache.map_err(|cause| Error::Memory { what: "the cache (ask for less with -c)", cause })?;
             return Ok(KeysValues::Kernels(cache));
         }
         let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, &self.device);
