@@ -259,7 +259,7 @@ fn bench_rows_have_what_they_promise() {
     let csv = stdout(&[&args[..], &["-o", "csv", "--no-capture"]].concat());
     assert_eq!(csv.lines().count(), 5);
     let table = stdout(&args);
-    assert!(table.contains("tg4 @ d8") && table.contains("memory bandwidth"), "{table}");
+    assert!(table.contains("tg4 @ d8") && table.contains("GB/s from memory with 1 thread"), "{table}");
 }
 
 #[test]
