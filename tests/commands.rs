@@ -312,7 +312,7 @@ fn info_describes_the_model() {
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(fixture("llama").join("config.json")).unwrap()).unwrap();
     let cache = config["num_hidden_layers"].as_u64().unwrap() * 2 * 2 * 16 * 4;
-    assert!(stdout(&["info", &model]).contains(&format!("{cache} B a token")));
+    assert!(stdout(&["info", &model]).contains(&format!("{cache} bytes")));
 }
 
 #[test]

@@ -49,13 +49,14 @@ fn a_dump_holds_what_transformers_computes() {
     let path = join(&folder, "dump");
     for name in ["llama", "llama3_scaled"] {
         let reference = Reference::open(&fixture(name).join("answers.safetensors"));
-        let ids = reference.ids("input_ids");
+        let (ids, model) = (reference.ids("input_ids"), fixture(name));
         let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        for kernels in ["native", "reference"] {
-            stdout(&[
+        let tiers = attend::kernels::Isa::available().into_iter().map(|isa| ("native", isa.name()));
+        for (kernels, isa) in tiers.chain([("reference", "plain")]) {
+            let args = [
                 "generate",
                 "-m",
-                arg(&fixture(name)),
+                arg(&model),
                 "--prompt-ids",
                 &list,
                 "-n",
@@ -67,12 +68,14 @@ fn a_dump_holds_what_transformers_computes() {
                 "--attention",
                 arg(&path),
                 "--overwrite",
-            ]);
+            ];
+            let output = attend().env("ATTEND_ISA", isa).args(args).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             let dump = Dump::open(&path).unwrap();
             assert_eq!(dump.steps().len(), 17, "G new tokens take G steps");
             check_rows(&dump, 1e-5);
             for layer in 0..3 {
-                let what = format!("{name} {kernels} layer {layer}");
+                let what = format!("{name} {kernels} {isa} layer {layer}");
                 let map = dump.layer_map(0, layer).unwrap();
                 assert_close(&map.weights, &reference.f32s(&format!("attention.{layer}")), 2e-5, &what);
                 for step in 1..17 {

@@ -57,7 +57,8 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     };
     line("positions", format!("rotary, base {}{scaling}", config.rotary.base));
     line("context", format!("{} tokens", config.context));
-    line("cache", format!("{} a token (f32)", megabytes(config.cache_bytes_per_token() as u64)));
+    let cache = config.cache_bytes_per_token();
+    line("cache", format!("{cache} bytes ({}) a token, in f32", megabytes(cache as u64)));
     let types: Vec<String> = checkpoint
         .weights()
         .bytes_by_type()
