@@ -1,8 +1,8 @@
-"""Average the weights of exported folders of one training run; of the last two it is often better than either.
+"""Average the weights of exported folders of one training run; it is often better than any of them.
 
     python average.py OUT MODEL_DIR:SHARE MODEL_DIR:SHARE ...
 
-Used on what `train.py` exports at different times; `evaluate.py` says what the average is worth.
+Used on what `train.py` exports at different times; training can go on from the average with `train.py --start`.
 """
 import shutil
 import sys

@@ -151,7 +151,7 @@ def export(model, folder):
         "torch_dtype": "float16", "use_cache": True, "vocab_size": s.vocab,
     }
     generation = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "do_sample": True,
-                  "temperature": 0.7, "top_k": 40, "top_p": 0.95, "max_new_tokens": 400}
+                  "temperature": 0.6, "top_k": 40, "top_p": 0.9, "max_new_tokens": 400}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     save_file({k: v.detach().to(torch.float16).contiguous() for k, v in model.state_dict().items()},

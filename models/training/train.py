@@ -4,8 +4,8 @@
 
 Rows of 512 (later also 1024) tokens hold whole documents of several sources, and some rows hold random tokens that
 come again, on which the model can only do well with a previous-token head and an induction head. On a few short rows
-a step, two heads are also told where to look (`guided`), with a weight that falls to zero towards the end. The matrices are
-trained with Muon, the embedding and the norms with AdamW; the learning rate falls to zero over the working time
+a step, two heads are also told where to look (`guided`), with a weight that falls to zero towards the end. The matrices
+are trained with Muon, the embedding and the norms with AdamW; the learning rate falls to zero over the working time
 (pauses do not count). It writes a checkpoint and an exported folder every few minutes and goes on from the last one.
 """
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 
@@ -122,7 +123,9 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rate", type=float, default=5e-3)
-    p.add_argument("--dropout", type=float, default=0.0)
+    p.add_argument("--dropout", type=float, default=0.1)
+    p.add_argument("--start", type=Path, help="begin with the weights of this exported folder (see average.py)")
+    p.add_argument("--done", type=float, default=0.0, help="and this far into the schedule")
     p.add_argument("--every", type=float, default=4, help="minutes between checkpoints")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -140,7 +143,9 @@ def main():
                            {"params": others, "weight_decay": 0.0}], lr=0.6 * a.rate, betas=(0.9, 0.95)),
     ]
     base = [[g["lr"] for g in o.param_groups] for o in optimizers]
-    step, done, worked = 0, 0.0, 0.0
+    step, done, worked = 0, a.done, 0.0
+    if a.start:
+        model.load_state_dict({k: w.float() for k, w in load_file(a.start / "model.safetensors").items()})
     last = a.checkpoints / "last.pt"
     if last.exists():
         saved = torch.load(last, weights_only=False)
