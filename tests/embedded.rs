@@ -4,8 +4,7 @@ mod common;
 #[path = "common/program.rs"]
 mod program;
 
-use attend::generation::{GenerationOptions, Sampling, Session};
-use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
+use attend::model::{Decoder, Forward, KernelChoice};
 use attend::{Checkpoint, LoadOptions};
 use common::*;
 use program::*;
@@ -19,37 +18,10 @@ fn load(kernels: KernelChoice) -> Decoder {
 fn its_answers_are_those_of_transformers() {
     // scripts/make-fixtures asked Transformers (eager attention, f32) about models/embedded.
     let reference = Reference::open(&fixture("embedded/answers.safetensors"));
-    let (ids, greedy) = (reference.ids("input_ids"), reference.ids("greedy_ids"));
     for kernels in [KernelChoice::Native, KernelChoice::Reference] {
         let decoder = load(kernels);
-        let mut cache = decoder.new_cache(ids.len()).unwrap();
-        let mut maps = KeepMaps::default();
-        let request = Forward { logits: LogitRows::All, observer: Some(&mut maps), ..Forward::default() };
-        let logits = decoder.forward(&ids, &mut cache, request).unwrap();
-        let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_logits_close(&logits, &reference.f32s("logits"), 1e-4, &format!("{kernels:?}"));
-        for (layer, map) in maps.steps[0].1.iter().enumerate() {
-            let expected = reference.f32s(&format!("attention.{layer}"));
-            assert_close(map, &expected, 2e-5, &format!("{kernels:?} layer {layer}"));
-        }
-        let options = GenerationOptions {
-            max_new_tokens: greedy.len() + 1,
-            context: None,
-            sampling: Sampling::greedy(),
-            end_tokens: vec![],
-            stop: vec![],
-            interrupt: Default::default(),
-        };
-        let mut session = Session::new(&decoder, None, &ids, options).unwrap();
-        let mut maps = KeepMaps::default();
-        while session.step(Some(&mut maps)).unwrap().is_some() {}
-        assert_eq!(session.generated()[..greedy.len()], greedy, "{kernels:?}");
-        for (number, (_, layers)) in maps.steps[1..].iter().enumerate() {
-            for (layer, map) in layers.iter().enumerate() {
-                let expected = reference.f32s(&format!("step_attention.{number}.{layer}"));
-                assert_close(map, &expected, 2e-5, &format!("{kernels:?} step {number} layer {layer}"));
-            }
-        }
+        assert_prompt_agrees(&decoder, &reference, &format!("{kernels:?}"));
+        assert_steps_agree(&decoder, &reference, &format!("{kernels:?}"));
     }
 }
 

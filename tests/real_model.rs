@@ -6,7 +6,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use attend::generation::{GenerationOptions, Sampling, Session};
+use attend::generation::Session;
 use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
 use attend::{Checkpoint, LoadOptions};
 use common::*;
@@ -32,15 +32,8 @@ fn prompts() -> Vec<Prompt> {
 }
 
 fn greedy(decoder: &Decoder, prompt: &Prompt) -> Vec<u32> {
-    let options = GenerationOptions {
-        max_new_tokens: prompt.greedy_ids.len(),
-        context: None,
-        sampling: Sampling::greedy(),
-        // The reference did not stop at the end of a sequence.
-        end_tokens: vec![],
-        stop: vec![],
-        interrupt: Default::default(),
-    };
+    // The reference did not stop at the end of a sequence.
+    let options = greedy_options(prompt.greedy_ids.len());
     let mut session = Session::new(decoder, None, &prompt.ids, options).unwrap();
     while session.step(None).unwrap().is_some() {}
     session.generated().to_vec()

@@ -4,40 +4,24 @@
 mod common;
 
 use attend::Checkpoint;
-use attend::generation::{GenerationOptions, Sampling, Session};
+use attend::generation::{GenerationOptions, Session};
 use attend::kernels::matmul::ElementType;
 use attend::model::{Forward, KernelChoice, LogitRows, Mask};
 use common::*;
 
 const CHECKPOINTS: [&str; 2] = ["llama", "llama3_scaled"];
 const KERNELS: [KernelChoice; 2] = [KernelChoice::Native, KernelChoice::Reference];
-/// Absolute, for attention weights.
-const MAPS: f64 = 2e-5;
-/// Of the logits' range.
-const LOGITS: f64 = 1e-4;
 
 #[test]
 fn prompt_logits_and_maps_agree_with_transformers() {
     for name in CHECKPOINTS {
         let reference = Reference::open(&fixture(name).join("answers.safetensors"));
-        let ids = reference.ids("input_ids");
         for kernels in KERNELS {
-            let decoder = load(&fixture(name), kernels, None);
-            let mut cache = decoder.new_cache(ids.len()).unwrap();
-            let mut maps = KeepMaps::default();
-            let request = Forward { logits: LogitRows::All, observer: Some(&mut maps), ..Forward::default() };
-            let logits = decoder.forward(&ids, &mut cache, request).unwrap();
-            assert_eq!(logits.dims(), reference.shape("logits"));
-            let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let what = format!("{name} {kernels:?}");
-            assert_logits_close(&logits, &reference.f32s("logits"), LOGITS, &what);
-            let (_, layers) = &maps.steps[0];
-            assert_eq!(layers.len(), decoder.config().layers);
-            for (layer, map) in layers.iter().enumerate() {
-                let expected = format!("attention.{layer}");
-                assert_eq!(reference.shape(&expected), [maps.heads(), ids.len(), ids.len()]);
-                assert_close(map, &reference.f32s(&expected), MAPS, &format!("{what} layer {layer}"));
-            }
+            assert_prompt_agrees(
+                &load(&fixture(name), kernels, None),
+                &reference,
+                &format!("{name} {kernels:?}"),
+            );
         }
     }
 }
@@ -46,32 +30,12 @@ fn prompt_logits_and_maps_agree_with_transformers() {
 fn greedy_tokens_and_every_steps_rows_agree_with_transformers() {
     for name in CHECKPOINTS {
         let reference = Reference::open(&fixture(name).join("answers.safetensors"));
-        let (ids, greedy) = (reference.ids("input_ids"), reference.ids("greedy_ids"));
         for kernels in KERNELS {
-            let decoder = load(&fixture(name), kernels, None);
-            let options = GenerationOptions {
-                // The reference fed its last token too.
-                max_new_tokens: greedy.len() + 1,
-                context: None,
-                sampling: Sampling::greedy(),
-                end_tokens: vec![],
-                stop: vec![],
-                interrupt: Default::default(),
-            };
-            let mut session = Session::new(&decoder, None, &ids, options).unwrap();
-            let mut maps = KeepMaps::default();
-            while session.step(Some(&mut maps)).unwrap().is_some() {}
-            assert_eq!(session.generated()[..greedy.len()], greedy, "{name} {kernels:?}");
-            assert_eq!(maps.steps.len(), greedy.len() + 1);
-            for (number, (step, layers)) in maps.steps[1..].iter().enumerate() {
-                assert_eq!((step.queries, step.keys), (1, ids.len() + number + 1));
-                assert_eq!(layers.len(), decoder.config().layers);
-                for (layer, map) in layers.iter().enumerate() {
-                    let expected = reference.f32s(&format!("step_attention.{number}.{layer}"));
-                    let what = format!("{name} {kernels:?} step {number} layer {layer}");
-                    assert_close(map, &expected, MAPS, &what);
-                }
-            }
+            assert_steps_agree(
+                &load(&fixture(name), kernels, None),
+                &reference,
+                &format!("{name} {kernels:?}"),
+            );
         }
     }
 }
@@ -165,14 +129,7 @@ fn an_interrupt_ends_the_prompt_pass_and_a_running_generation() {
     let decoder = load(&fixture("llama"), KernelChoice::Native, None);
     for steps in [0, 2] {
         let interrupt = Arc::new(AtomicBool::new(false));
-        let options = GenerationOptions {
-            max_new_tokens: 10,
-            context: None,
-            sampling: Sampling::greedy(),
-            end_tokens: vec![],
-            stop: vec![],
-            interrupt: interrupt.clone(),
-        };
+        let options = GenerationOptions { interrupt: interrupt.clone(), ..greedy_options(10) };
         let mut session = Session::new(&decoder, None, &[1, 2, 3], options).unwrap();
         for _ in 0..steps {
             assert!(session.step(None).unwrap().is_some());

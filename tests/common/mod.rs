@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use attend::Result;
+use attend::generation::{GenerationOptions, Sampling, Session};
 use attend::kernels::matmul::ElementType;
-use attend::model::{AttentionObserver, AttentionRows, Decoder, KernelChoice, StepShape};
+use attend::model::{AttentionObserver, AttentionRows, Decoder, Forward, KernelChoice, LogitRows, StepShape};
 use attend::{Checkpoint, LoadOptions};
 use safetensors::SafeTensors;
 
@@ -108,6 +109,62 @@ impl AttentionObserver for KeepMaps {
             }
         }
         Ok(())
+    }
+}
+
+/// Absolute, for attention weights.
+pub const MAPS: f64 = 2e-5;
+/// Of the logits' range.
+pub const LOGITS: f64 = 1e-4;
+
+/// The prompt of a reference in one pass: logits of every token and every layer's map.
+pub fn assert_prompt_agrees(decoder: &Decoder, reference: &Reference, what: &str) {
+    let ids = reference.ids("input_ids");
+    let mut cache = decoder.new_cache(ids.len()).unwrap();
+    let mut maps = KeepMaps::default();
+    let request = Forward { logits: LogitRows::All, observer: Some(&mut maps), ..Forward::default() };
+    let logits = decoder.forward(&ids, &mut cache, request).unwrap();
+    assert_eq!(logits.dims(), reference.shape("logits"));
+    let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_logits_close(&logits, &reference.f32s("logits"), LOGITS, what);
+    let (_, layers) = &maps.steps[0];
+    assert_eq!(layers.len(), decoder.config().layers);
+    for (layer, map) in layers.iter().enumerate() {
+        let expected = format!("attention.{layer}");
+        assert_eq!(reference.shape(&expected), [maps.heads(), ids.len(), ids.len()]);
+        assert_close(map, &reference.f32s(&expected), MAPS, &format!("{what} layer {layer}"));
+    }
+}
+
+/// Greedy generation from a reference's prompt: its tokens, and the rows of every step.
+pub fn assert_steps_agree(decoder: &Decoder, reference: &Reference, what: &str) {
+    let (ids, greedy) = (reference.ids("input_ids"), reference.ids("greedy_ids"));
+    // The reference fed its last token too.
+    let options = greedy_options(greedy.len() + 1);
+    let mut session = Session::new(decoder, None, &ids, options).unwrap();
+    let mut maps = KeepMaps::default();
+    while session.step(Some(&mut maps)).unwrap().is_some() {}
+    assert_eq!(session.generated()[..greedy.len()], greedy, "{what}");
+    assert_eq!(maps.steps.len(), greedy.len() + 1);
+    for (number, (step, layers)) in maps.steps[1..].iter().enumerate() {
+        assert_eq!((step.queries, step.keys), (1, ids.len() + number + 1));
+        assert_eq!(layers.len(), decoder.config().layers);
+        for (layer, map) in layers.iter().enumerate() {
+            let expected = reference.f32s(&format!("step_attention.{number}.{layer}"));
+            assert_close(map, &expected, MAPS, &format!("{what} step {number} layer {layer}"));
+        }
+    }
+}
+
+/// The likeliest token each time, and no end but this many.
+pub fn greedy_options(max_new_tokens: usize) -> GenerationOptions {
+    GenerationOptions {
+        max_new_tokens,
+        context: None,
+        sampling: Sampling::greedy(),
+        end_tokens: vec![],
+        stop: vec![],
+        interrupt: Default::default(),
     }
 }
 
