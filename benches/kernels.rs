@@ -56,6 +56,7 @@ fn attention(criterion: &mut Criterion) {
             first: depth,
             keys,
             causal: true,
+            window: None,
             scale: 1.0 / (head_dim as f32).sqrt(),
         };
         let mut out = vec![0f32; tokens * heads * head_dim];

@@ -311,6 +311,10 @@ fn info_describes_the_model() {
     }
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(fixture("llama").join("config.json")).unwrap()).unwrap();
+    let families = stdout(&["info", "--families"]);
+    assert!(families.lines().any(|family| family == "llama") && families.lines().count() >= 5, "{families}");
+    let windowed = stdout(&["info", arg(&fixture("mistral"))]);
+    assert!(windowed.contains("8 keys, in 3 of 3 layers"), "{windowed}");
     let cache = config["num_hidden_layers"].as_u64().unwrap() * 2 * 2 * 16 * 4;
     assert!(stdout(&["info", &model]).contains(&format!("{cache} bytes")));
 }

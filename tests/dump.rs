@@ -172,6 +172,38 @@ fn manifests_fit_the_schema_and_wrong_ones_do_not() {
 }
 
 #[test]
+fn a_window_stands_in_the_manifest_and_its_keys_keep_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = join(&folder, "dump");
+    let ids = (0..20).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
+    stdout(&[
+        "generate",
+        "-m",
+        arg(&fixture("mistral")),
+        "--prompt-ids",
+        &ids,
+        "-n",
+        "3",
+        "--attention",
+        arg(&path),
+    ]);
+    let manifest = json(&path.join("manifest.json"));
+    assert!(schema().is_valid(&manifest), "{manifest}");
+    assert_eq!(manifest["layers"][1]["window"], 8);
+    let dump = Dump::open(&path).unwrap();
+    check_rows(&dump, 1e-5);
+    for (step, record) in dump.steps().iter().enumerate() {
+        let map = dump.layer_map(step, 2).unwrap();
+        for (row, weights) in map.weights.chunks_exact(record.keys).enumerate() {
+            let query = record.first_query + row % record.queries;
+            let first = (query + 1).saturating_sub(8);
+            assert!(weights[..first].iter().all(|weight| *weight == 0.0));
+            assert!(weights[first..=query].iter().all(|weight| *weight > 0.0));
+        }
+    }
+}
+
+#[test]
 fn selected_and_halved_maps_are_parts_of_the_whole() {
     let folder = tempfile::tempdir().unwrap();
     let model = fixture("llama");

@@ -9,7 +9,8 @@ use attend::kernels::matmul::ElementType;
 use attend::model::{Forward, KernelChoice, LogitRows, Mask};
 use common::*;
 
-const CHECKPOINTS: [&str; 2] = ["llama", "llama3_scaled"];
+const CHECKPOINTS: [&str; 8] =
+    ["llama", "llama3_scaled", "llama_biased", "llama_linear", "mistral", "qwen2", "qwen3", "granite"];
 const KERNELS: [KernelChoice; 2] = [KernelChoice::Native, KernelChoice::Reference];
 
 #[test]

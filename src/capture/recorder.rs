@@ -77,7 +77,11 @@ impl Recorder {
             attention_dtype,
             kind: "full".into(),
             mask,
-            layers: selection.layers().to_vec(),
+            layers: selection
+                .layers()
+                .iter()
+                .map(|selected| LayerHeads { window: config.windows[selected.layer], ..selected.clone() })
+                .collect(),
             prompt_tokens,
             sampling: sampling.map(sampling_json),
         }

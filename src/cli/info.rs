@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use attend::checkpoint::families::FAMILIES;
 use attend::model::config::RotaryScaling;
 use clap::Args;
 
@@ -19,9 +20,17 @@ pub struct InfoArgs {
     /// The same as PATH
     #[arg(short, long, value_name = "PATH", conflicts_with = "positional")]
     model: Option<PathBuf>,
+    /// List the families (model_type in config.json) that load
+    #[arg(long, conflicts_with_all = ["positional", "model"])]
+    families: bool,
 }
 
 pub fn run(args: InfoArgs) -> Result<Outcome> {
+    if args.families {
+        let families: String = FAMILIES.iter().map(|family| format!("{}\n", family.model_type)).collect();
+        print(&families)?;
+        return Ok(Outcome::Done);
+    }
     let checkpoint = open(args.positional.as_deref().or(args.model.as_deref()))?;
     let config = checkpoint.config();
     let mut out = String::new();
@@ -57,6 +66,10 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     };
     line("positions", format!("rotary, base {}{scaling}", config.rotary.base));
     line("context", format!("{} tokens", config.context));
+    let windowed: Vec<usize> = config.windows.iter().flatten().copied().collect();
+    if let Some(window) = windowed.first() {
+        line("window", format!("{window} keys, in {} of {} layers", windowed.len(), config.layers));
+    }
     let cache = config.cache_bytes_per_token();
     line("cache", format!("{cache} bytes ({}) a token, in f32", megabytes(cache as u64)));
     let types: Vec<String> = checkpoint

@@ -13,6 +13,8 @@
 // As in `simd`: unsafe because of the CPU's instructions and raw pointers within checked slices.
 #![allow(unsafe_op_in_unsafe_fn)]
 
+use std::ops::Range;
+
 use super::cache::{Cache, CacheShape};
 use super::simd::{Simd, dispatch};
 use super::threads::SharedSlice;
@@ -37,6 +39,8 @@ pub struct Queries<'a> {
     pub keys: usize,
     /// Whether a query sees only keys at or before its position.
     pub causal: bool,
+    /// Of a causal query: how many keys it sees, its own included; `None`: all.
+    pub window: Option<usize>,
     /// 1/√dₖ.
     pub scale: f32,
 }
@@ -46,9 +50,13 @@ impl Queries<'_> {
         self.rows.len() / self.row_len
     }
 
-    /// How many keys a row of the step sees.
-    fn visible(&self, token: usize) -> usize {
-        if self.causal { self.keys.min(self.first + token + 1) } else { self.keys }
+    /// The keys that a row of the step sees.
+    fn visible(&self, token: usize) -> Range<usize> {
+        if !self.causal {
+            return 0..self.keys;
+        }
+        let end = self.keys.min(self.first + token + 1);
+        end.saturating_sub(self.window.unwrap_or(end))..end
     }
 }
 
@@ -90,9 +98,10 @@ pub fn attend(
         pool.for_each(tiles, 1, |index| {
             let tile = job.tile(index);
             let mut running = Partial::empty(shape, tile.rows);
-            let mut chunk_maximum = vec![[0f32; TILE_ROWS]; if job.map.is_some() { chunks } else { 0 }];
+            let kept = if job.map.is_some() { chunks } else { 0 };
+            let mut chunk_maximum = vec![[f32::NEG_INFINITY; TILE_ROWS]; kept];
             let mut partial = Partial::empty(shape, tile.rows);
-            for chunk in 0..job.chunks_seen(&tile) {
+            for chunk in job.chunks_seen(&tile) {
                 job.chunk(&tile, chunk, &mut partial);
                 if let Some(maximum) = chunk_maximum.get_mut(chunk) {
                     *maximum = partial.maximum;
@@ -174,7 +183,7 @@ impl Job<'_> {
         let shared = SharedSlice::new(&mut partials);
         pool.for_each(tiles.len() * chunks, 1, |task| {
             let (tile, chunk) = (&tiles[task / chunks], task % chunks);
-            if chunk < self.chunks_seen(tile) {
+            if self.chunks_seen(tile).contains(&chunk) {
                 // SAFETY: each partial is written by one task.
                 self.chunk(tile, chunk, unsafe { &mut shared.part(task, 1)[0] });
             }
@@ -210,21 +219,21 @@ impl Job<'_> {
         (row / self.group, kv_head * self.group + row % self.group)
     }
 
-    /// How many keys a row of a tile sees.
-    fn visible(&self, tile: &Tile, row: usize) -> usize {
+    /// The keys that a row of a tile sees.
+    fn visible(&self, tile: &Tile, row: usize) -> Range<usize> {
         self.queries.visible((tile.first_row + row) / self.group)
     }
 
-    /// Chunks that the last, furthest-seeing row of a tile needs.
-    fn chunks_seen(&self, tile: &Tile) -> usize {
-        self.visible(tile, tile.rows - 1).div_ceil(CHUNK)
+    /// Chunks that some row of a tile needs: a later row sees neither less far forward nor further back.
+    fn chunks_seen(&self, tile: &Tile) -> Range<usize> {
+        self.visible(tile, 0).start / CHUNK..self.visible(tile, tile.rows - 1).end.div_ceil(CHUNK)
     }
 
     /// One chunk of keys for one tile.
     fn chunk(&self, tile: &Tile, chunk: usize, partial: &mut Partial) {
         let shape = self.shape;
         let first_key = chunk * CHUNK;
-        let keys = self.visible(tile, tile.rows - 1).min(first_key + CHUNK) - first_key;
+        let keys = self.visible(tile, tile.rows - 1).end.min(first_key + CHUNK) - first_key;
         let mut scores = [0f32; TILE_ROWS * CHUNK];
         let key_head = &self.keys[tile.kv_head * shape.key_head()..][..shape.key_head()];
         for panel in 0..keys.div_ceil(PANEL) {
@@ -243,13 +252,16 @@ impl Job<'_> {
             unsafe { packed_tile_f32(self.isa, args) };
         }
         for row in 0..tile.rows {
-            let seen = self.visible(tile, row).saturating_sub(first_key).min(keys);
+            let visible = self.visible(tile, row);
+            let inside = |position: usize| position.saturating_sub(first_key).min(keys);
+            let seen = inside(visible.start)..inside(visible.end);
             let scores = &mut scores[row * CHUNK..(row + 1) * CHUNK];
-            scores[seen..].fill(f32::NEG_INFINITY);
-            (partial.maximum[row], partial.sum[row]) = if seen == 0 {
+            (partial.maximum[row], partial.sum[row]) = if seen.is_empty() {
                 scores.fill(0.0);
                 (f32::NEG_INFINITY, 0.0)
             } else {
+                scores[..seen.start].fill(f32::NEG_INFINITY);
+                scores[seen.end..].fill(f32::NEG_INFINITY);
                 // SAFETY: CHUNK is a whole number of vectors on every tier.
                 unsafe { softmax_row(self.isa, scores) }
             };
@@ -257,7 +269,7 @@ impl Job<'_> {
                 let (token, head) = self.token_and_head(tile.kv_head, tile.first_row + row);
                 let start = (head * self.queries.tokens() + token) * self.queries.keys + first_key;
                 // SAFETY: each row and chunk of the map belongs to one task.
-                unsafe { map.part(start, seen) }.copy_from_slice(&scores[..seen]);
+                unsafe { map.part(start + seen.start, seen.len()) }.copy_from_slice(&scores[seen]);
             }
         }
         let width = shape.value_panels() * PANEL;
@@ -293,7 +305,7 @@ impl Job<'_> {
             let Some(map) = &self.map else { continue };
             let start = (head * self.queries.tokens() + token) * self.queries.keys;
             // SAFETY: each row of the map is finished by one task.
-            let map = unsafe { map.part(start, self.visible(tile, row)) };
+            let map = unsafe { map.part(start, self.visible(tile, row).end) };
             for (weights, maximum) in map.chunks_mut(CHUNK).zip(chunk_maximum) {
                 let factor = (maximum[row] - running.maximum[row]).exp() * scale;
                 weights.iter_mut().for_each(|weight| *weight *= factor);
@@ -357,6 +369,7 @@ mod tests {
         depth: usize,
         tokens: usize,
         causal: bool,
+        window: Option<usize>,
     }
 
     impl Case {
@@ -394,6 +407,7 @@ mod tests {
                 first,
                 keys: if self.causal { first + tokens } else { self.keys() },
                 causal: self.causal,
+                window: self.window,
                 scale: 1.0 / (self.head_dim as f32).sqrt(),
             }
         }
@@ -408,8 +422,9 @@ mod tests {
                 let value_at = key_at + self.kv_heads * d;
                 for token in 0..self.tokens {
                     let query = &rows[(self.depth + token) * len + head * d..][..d];
-                    let seen = if self.causal { self.depth + token + 1 } else { self.keys() };
-                    let scores: Vec<f64> = (0..seen)
+                    let end = if self.causal { self.depth + token + 1 } else { self.keys() };
+                    let start = end.saturating_sub(self.window.unwrap_or(end));
+                    let scores: Vec<f64> = (start..end)
                         .map(|k| {
                             let key = &rows[k * len + key_at..][..d];
                             query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
@@ -418,7 +433,7 @@ mod tests {
                         .collect();
                     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
-                    for (k, score) in scores.iter().enumerate() {
+                    for (k, score) in (start..).zip(&scores) {
                         let weight = (score - largest).exp() / sum;
                         map[(head * self.tokens + token) * self.keys() + k] = weight;
                         for i in 0..d {
@@ -432,14 +447,18 @@ mod tests {
         }
     }
 
-    const CASES: [Case; 7] = [
-        Case { heads: 1, kv_heads: 1, head_dim: 2, depth: 0, tokens: 1, causal: true },
-        Case { heads: 4, kv_heads: 2, head_dim: 16, depth: 0, tokens: 24, causal: true },
-        Case { heads: 9, kv_heads: 3, head_dim: 64, depth: 30, tokens: 5, causal: true },
-        Case { heads: 3, kv_heads: 1, head_dim: 40, depth: 700, tokens: 1, causal: true },
-        Case { heads: 4, kv_heads: 4, head_dim: 32, depth: 250, tokens: 20, causal: true },
-        Case { heads: 2, kv_heads: 1, head_dim: 8, depth: 0, tokens: 300, causal: false },
-        Case { heads: 26, kv_heads: 1, head_dim: 4, depth: 3, tokens: 2, causal: true },
+    const CASES: [Case; 11] = [
+        Case { heads: 4, kv_heads: 2, head_dim: 16, depth: 0, tokens: 24, causal: true, window: Some(8) },
+        Case { heads: 3, kv_heads: 1, head_dim: 16, depth: 0, tokens: 9, causal: true, window: Some(1) },
+        Case { heads: 2, kv_heads: 2, head_dim: 8, depth: 600, tokens: 7, causal: true, window: Some(300) },
+        Case { heads: 3, kv_heads: 1, head_dim: 40, depth: 700, tokens: 1, causal: true, window: Some(20) },
+        Case { heads: 1, kv_heads: 1, head_dim: 2, depth: 0, tokens: 1, causal: true, window: None },
+        Case { heads: 4, kv_heads: 2, head_dim: 16, depth: 0, tokens: 24, causal: true, window: None },
+        Case { heads: 9, kv_heads: 3, head_dim: 64, depth: 30, tokens: 5, causal: true, window: None },
+        Case { heads: 3, kv_heads: 1, head_dim: 40, depth: 700, tokens: 1, causal: true, window: None },
+        Case { heads: 4, kv_heads: 4, head_dim: 32, depth: 250, tokens: 20, causal: true, window: None },
+        Case { heads: 2, kv_heads: 1, head_dim: 8, depth: 0, tokens: 300, causal: false, window: None },
+        Case { heads: 26, kv_heads: 1, head_dim: 4, depth: 3, tokens: 2, causal: true, window: None },
     ];
 
     #[test]
@@ -512,7 +531,7 @@ mod tests {
 
     #[test]
     fn a_nan_key_is_not_made_quiet() {
-        let case = &CASES[2];
+        let case = &CASES[6];
         let mut rows = case.rows();
         rows[case.heads * case.head_dim] = f32::NAN;
         let cache = case.cache(&rows);

@@ -27,6 +27,30 @@ pub fn rms_norm(isa: Isa, pool: &Pool, input: &[f32], weight: &[f32], epsilon: f
     });
 }
 
+/// RMS norm of single heads, in place: in each row of `rows`, `row_len` long, the `heads` heads of
+/// `weight.len()` values from `at` on.
+///
+/// # Panics
+/// If a row is too short.
+pub fn rms_norm_heads(
+    isa: Isa,
+    rows: &mut [f32],
+    row_len: usize,
+    at: usize,
+    heads: usize,
+    weight: &[f32],
+    epsilon: f32,
+) {
+    let mut normed = vec![0f32; weight.len()];
+    for row in rows.chunks_exact_mut(row_len) {
+        for head in row[at..at + heads * weight.len()].chunks_exact_mut(weight.len()) {
+            // SAFETY: the three slices are equally long.
+            unsafe { rms_norm_row(isa, head, weight, epsilon, &mut normed) };
+            head.copy_from_slice(&normed);
+        }
+    }
+}
+
 dispatch!(
     /// # Safety
     /// The three slices are equally long.

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
 use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
-use super::ops::{AttentionShape, Linear, Ops};
+use super::ops::{AttentionShape, Linear, Norm, Ops};
 use super::step::Step;
 use crate::error::Result;
 
@@ -15,6 +15,8 @@ pub(super) struct Attention {
     shape: AttentionShape,
     /// Query, key and value projections on top of one another.
     query_key_value: Linear,
+    /// Of each query head and of each key head.
+    head_norms: Option<(Norm, Norm)>,
     output: Linear,
 }
 
@@ -30,10 +32,16 @@ impl Attention {
         let (hidden, query, kv) = (config.hidden, config.query_width(), config.kv_width());
         let weights = [get(Query, &[query, hidden])?, get(Key, &[kv, hidden])?, get(Value, &[kv, hidden])?];
         let output = [get(AttentionOutput, &[hidden, query])?];
-        let (mut biases, mut output_bias) = (vec![], vec![]);
-        if config.attention_bias {
+        let (mut biases, mut output_bias, mut head_norms) = (vec![], vec![], None);
+        if config.query_key_value_bias {
             biases = vec![get(QueryBias, &[query])?, get(KeyBias, &[kv])?, get(ValueBias, &[kv])?];
+        }
+        if config.attention_output_bias {
             output_bias = vec![get(AttentionOutputBias, &[hidden])?];
+        }
+        if config.query_key_norm {
+            let norm = |parameter| ops.norm_from(get(parameter, &[config.head_dim])?, config.norm_epsilon);
+            head_norms = Some((norm(QueryNorm)?, norm(KeyNorm)?));
         }
         Ok(Attention {
             layer,
@@ -41,9 +49,11 @@ impl Attention {
                 heads: config.heads,
                 kv_heads: config.kv_heads,
                 head_dim: config.head_dim,
-                scale: 1.0 / (config.head_dim as f32).sqrt(),
+                scale: config.attention_scale as f32,
+                window: config.windows[layer],
             },
             query_key_value: ops.linear_from(&weights, &biases)?,
+            head_norms,
             output: ops.linear_from(&output, &output_bias)?,
         })
     }
@@ -58,7 +68,10 @@ impl Attention {
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         // [tokens, (heads + 2 · kv_heads) · head_dim]
-        let projected = ops.linear(normed, &self.query_key_value)?;
+        let mut projected = ops.linear(normed, &self.query_key_value)?;
+        if let Some((query_norm, key_norm)) = &self.head_norms {
+            projected = ops.norm_heads(projected, &self.shape, query_norm, key_norm)?;
+        }
         let turned = ops.rotary(projected, &self.shape, step)?;
         ops.append(&turned, &self.shape, step, cache, self.layer)?;
         // [tokens, heads · head_dim]

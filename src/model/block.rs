@@ -16,6 +16,8 @@ pub(super) struct Block {
     attention: Attention,
     mlp_norm: Norm,
     mlp: Mlp,
+    /// Of what attention and MLP add to the stream.
+    residual_multiplier: f64,
 }
 
 impl Block {
@@ -34,6 +36,7 @@ impl Block {
             attention: Attention::new(config, ops, source, layer)?,
             mlp_norm: norm(LayerParameter::MlpNorm)?,
             mlp: Mlp::new(config, ops, source, layer)?,
+            residual_multiplier: config.multipliers.residual,
         })
     }
 
@@ -48,11 +51,11 @@ impl Block {
     ) -> Result<Tensor> {
         let normed = ops.rms_norm(hidden, &self.attention_norm)?;
         let attended = self.attention.forward(ops, &normed, step, cache, observer)?;
-        let hidden = ops.add(hidden, &attended)?;
+        let hidden = ops.add(hidden, &ops.scale(attended, self.residual_multiplier)?)?;
 
         let normed = ops.rms_norm(&hidden, &self.mlp_norm)?;
         let mixed = self.mlp.forward(ops, &normed)?;
-        ops.add(&hidden, &mixed)
+        ops.add(&hidden, &ops.scale(mixed, self.residual_multiplier)?)
     }
 
     /// Bytes of weights that a single token's step reads.

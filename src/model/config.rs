@@ -30,12 +30,35 @@ pub struct ModelConfig {
     /// ε of the RMS norms.
     pub norm_epsilon: f64,
     pub rotary: Rotary,
-    /// Biases on query, key, value and the attention's output projection.
-    pub attention_bias: bool,
+    /// For each layer: how many keys a query sees, its own included; `None`: all.
+    pub windows: Vec<Option<usize>>,
+    /// Scores are multiplied by this before the softmax: 1/√dₖ in most families.
+    pub attention_scale: f64,
+    /// Whether each query and key head passes an RMS norm of its own before it is turned.
+    pub query_key_norm: bool,
+    /// Biases on query, key and value.
+    pub query_key_value_bias: bool,
+    /// A bias on the attention's output projection.
+    pub attention_output_bias: bool,
     /// Biases on the MLP's three projections.
     pub mlp_bias: bool,
     /// Whether the output head is the embedding.
     pub tied_head: bool,
+    pub multipliers: Multipliers,
+}
+
+/// Numbers that some families multiply the stream by; 1 in the others.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Multipliers {
+    pub embedding: f64,
+    /// Of what attention and MLP add to the residual stream.
+    pub residual: f64,
+    pub logits: f64,
+}
+
+impl Multipliers {
+    /// All 1.
+    pub const NONE: Multipliers = Multipliers { embedding: 1.0, residual: 1.0, logits: 1.0 };
 }
 
 /// Rotary positions (Su et al. 2021): angle *i* of position *p* is p / baseᵢ, baseᵢ = base^(2i/head_dim).
@@ -78,6 +101,8 @@ pub enum LayerParameter {
     Query,
     Key,
     Value,
+    QueryNorm,
+    KeyNorm,
     AttentionOutput,
     MlpNorm,
     Gate,
@@ -173,6 +198,15 @@ impl ModelConfig {
                  original_max_position_embeddings {original_context}, expected rising factors and a positive number"
             ));
         }
+        if self.windows.len() != self.layers || self.windows.contains(&Some(0)) {
+            return problem(
+                "layer_types or sliding_window: expected one window of at least 1 for each layer".into(),
+            );
+        }
+        let Multipliers { embedding, residual, logits } = self.multipliers;
+        if ![self.attention_scale, embedding, residual, logits].iter().all(|factor| factor.is_finite()) {
+            return problem("a multiplier is not a finite number".into());
+        }
         // So many that no size computed from it overflows: 2^40 numbers are 2 TB in 16 bits.
         let widest = self.hidden.max(self.query_width()) as u128;
         let layer = widest * (4 * widest + 3 * self.intermediate as u128);
@@ -212,10 +246,16 @@ impl ModelConfig {
             add(Gate, &[inner, hidden]);
             add(Up, &[inner, hidden]);
             add(Down, &[hidden, inner]);
-            if self.attention_bias {
+            if self.query_key_norm {
+                add(QueryNorm, &[self.head_dim]);
+                add(KeyNorm, &[self.head_dim]);
+            }
+            if self.query_key_value_bias {
                 add(QueryBias, &[query]);
                 add(KeyBias, &[kv]);
                 add(ValueBias, &[kv]);
+            }
+            if self.attention_output_bias {
                 add(AttentionOutputBias, &[hidden]);
             }
             if self.mlp_bias {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::Tensor;
 
 use super::block::Block;
-use super::config::{ModelConfig, Parameter, ParameterSource};
+use super::config::{ModelConfig, Multipliers, Parameter, ParameterSource};
 use super::kv_cache::KvCache;
 use super::mask::Mask;
 use super::observer::{AttentionObserver, StepShape};
@@ -124,7 +124,8 @@ impl Decoder {
             observer.begin_step(StepShape { first_query: depth, queries: tokens.len(), keys })?;
         }
 
-        let mut hidden = self.ops.embed(&self.embedding, tokens)?; // [tokens, hidden]
+        let Multipliers { embedding, logits: logits_multiplier, .. } = self.config.multipliers;
+        let mut hidden = self.ops.scale(self.ops.embed(&self.embedding, tokens)?, embedding)?; // [tokens, hidden]
         self.check_finite(&hidden, &step, || "the embedding".into())?;
         for (layer, block) in self.blocks.iter().enumerate() {
             if interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
@@ -142,7 +143,7 @@ impl Decoder {
         }
         let hidden = self.ops.rms_norm(&hidden, &self.final_norm)?;
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        let logits = self.ops.linear(&hidden, head)?; // [rows, vocabulary]
+        let logits = self.ops.scale(self.ops.linear(&hidden, head)?, logits_multiplier)?; // [rows, vocabulary]
         self.check_finite(&logits, &step, || "the output head".into())?;
 
         if let Some(observer) = &mut observer {

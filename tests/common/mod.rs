@@ -151,7 +151,12 @@ pub fn assert_steps_agree(decoder: &Decoder, reference: &Reference, what: &str) 
         assert_eq!(layers.len(), decoder.config().layers);
         for (layer, map) in layers.iter().enumerate() {
             let expected = reference.f32s(&format!("step_attention.{number}.{layer}"));
-            assert_close(map, &expected, MAPS, &format!("{what} step {number} layer {layer}"));
+            // Transformers drops keys that a window has left behind; ours keep their places, at 0.
+            let kept = expected.len() / maps.heads();
+            let rows = map.chunks_exact(step.keys);
+            assert!(rows.clone().all(|row| row[..step.keys - kept].iter().all(|weight| *weight == 0.0)));
+            let ours: Vec<f32> = rows.flat_map(|row| row[step.keys - kept..].to_vec()).collect();
+            assert_close(&ours, &expected, MAPS, &format!("{what} step {number} layer {layer}"));
         }
     }
 }

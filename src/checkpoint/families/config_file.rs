@@ -117,6 +117,22 @@ impl ConfigFile {
         .ok_or_else(|| self.wrong(key, &self.values[key], "a token number or a list of them"))
     }
 
+    /// The kind of each layer, where the config says so.
+    ///
+    /// # Errors
+    /// If it is something else than a list of the two kinds known.
+    pub fn layer_types(&self) -> Result<Option<Vec<String>>> {
+        let Some(value) = self.get("layer_types") else { return Ok(None) };
+        let types: Option<Vec<String>> = value
+            .as_array()
+            .and_then(|types| types.iter().map(|kind| Some(kind.as_str()?.to_owned())).collect());
+        let known = |kind: &String| kind == "full_attention" || kind == "sliding_attention";
+        match types {
+            Some(types) if types.iter().all(known) => Ok(Some(types)),
+            _ => Err(self.wrong("layer_types", value, "a list of full_attention and sliding_attention")),
+        }
+    }
+
     /// An object inside, under the same file's name; `None` where absent.
     ///
     /// # Errors

@@ -2,7 +2,11 @@
 //! parameters' names into those of its files. None has a forward pass of its own.
 
 mod config_file;
+mod gated;
+mod granite;
 mod llama;
+mod mistral;
+mod qwen;
 
 pub use config_file::ConfigFile;
 
@@ -24,7 +28,7 @@ pub struct Family {
 }
 
 /// Every family that loads.
-pub const FAMILIES: &[Family] = &[llama::FAMILY];
+pub const FAMILIES: &[Family] = &[llama::FAMILY, mistral::FAMILY, qwen::QWEN2, qwen::QWEN3, granite::FAMILY];
 
 /// The family of a config.
 ///

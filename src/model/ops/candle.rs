@@ -3,7 +3,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::AttentionShape;
+use super::{AttentionShape, Norm};
 use crate::error::Result;
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
@@ -39,6 +39,24 @@ pub(super) fn rotary(rows: &Tensor, shape: &AttentionShape, step: &Step) -> Resu
     Ok(Tensor::cat(&[&turned, &rows.narrow(1, turning, shape.kv_width())?], 1)?)
 }
 
+pub(super) fn norm_heads(
+    rows: &Tensor,
+    shape: &AttentionShape,
+    query_norm: &Norm,
+    key_norm: &Norm,
+) -> Result<Tensor> {
+    let (tokens, _) = rows.dims2()?;
+    let part = |norm: &Norm, at: usize, heads: usize| -> Result<Tensor> {
+        let width = heads * shape.head_dim;
+        let heads = rows.narrow(1, at, width)?.reshape((tokens, heads, shape.head_dim))?.contiguous()?;
+        Ok(candle_nn::ops::rms_norm(&heads, &norm.weight, norm.epsilon)?.reshape((tokens, width))?)
+    };
+    let queries = part(query_norm, 0, shape.heads)?;
+    let keys = part(key_norm, shape.query_width(), shape.kv_heads)?;
+    let values = rows.narrow(1, shape.query_width() + shape.kv_width(), shape.kv_width())?;
+    Ok(Tensor::cat(&[&queries, &keys, &values], 1)?)
+}
+
 pub(super) fn append(
     rows: &Tensor,
     shape: &AttentionShape,
@@ -65,7 +83,7 @@ pub(super) fn attention(
     layer: usize,
     observer: Option<&mut dyn AttentionObserver>,
 ) -> Result<Tensor> {
-    let AttentionShape { heads, kv_heads, head_dim, scale } = *shape;
+    let AttentionShape { heads, kv_heads, head_dim, scale, window } = *shape;
     let (tokens, seen) = (step.tokens, step.depth + step.tokens);
     let group = heads / kv_heads;
     // [kv_heads, group · tokens, head_dim]: the queries of a group meet their keys without a copy of them.
@@ -77,9 +95,12 @@ pub(super) fn attention(
         .reshape((kv_heads, group * tokens, head_dim))?;
     let scores = (queries.matmul(&keys.narrow(1, 0, seen)?.t()?)? * f64::from(scale))?;
     let mut scores = scores.reshape((heads, tokens, seen))?;
-    if step.mask == Mask::Causal && tokens > 1 {
-        let masked =
-            |query: usize, key: usize| if key > step.depth + query { f32::NEG_INFINITY } else { 0.0 };
+    if step.mask == Mask::Causal && (tokens > 1 || window.is_some_and(|window| window < seen)) {
+        let masked = |query: usize, key: usize| {
+            let position = step.depth + query;
+            let behind = window.is_some_and(|window| key + window <= position);
+            if key > position || behind { f32::NEG_INFINITY } else { 0.0 }
+        };
         let mask: Vec<f32> = (0..tokens).flat_map(|q| (0..seen).map(move |k| masked(q, k))).collect();
         scores = scores.broadcast_add(&Tensor::from_vec(mask, (tokens, seen), rows.device())?)?;
     }

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor};
 
-use super::AttentionShape;
+use super::{AttentionShape, Norm};
 use crate::error::Result;
 use crate::kernels::attention::{Queries, attend};
 use crate::kernels::cache::Cache;
@@ -85,15 +85,64 @@ impl InplaceOp1 for Turn<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-            candle_core::bail!("rotary needs contiguous f32 rows")
-        };
         let Turn { shape, angles } = self;
         let heads = shape.heads + shape.kv_heads;
-        let rows = &mut values[start..end];
+        let rows = rows(storage, layout)?;
         elementwise::rotary(rows, shape.row_len(), heads, shape.head_dim, &angles.cosines, &angles.sines);
         Ok(())
     }
+}
+
+pub(super) fn norm_heads(
+    isa: Isa,
+    rows: Tensor,
+    shape: &AttentionShape,
+    query_norm: &Norm,
+    key_norm: &Norm,
+) -> Result<Tensor> {
+    let heads = [(query_norm, 0, shape.heads), (key_norm, shape.query_width(), shape.kv_heads)];
+    for (norm, at, heads) in heads {
+        let weight = read(&norm.weight, <[f32]>::to_vec)?;
+        rows.inplace_op1(&NormHeads {
+            isa,
+            row_len: shape.row_len(),
+            at,
+            heads,
+            weight,
+            epsilon: norm.epsilon,
+        })?;
+    }
+    Ok(rows)
+}
+
+/// Some heads of each row normed in place, as with [`Turn`].
+struct NormHeads {
+    isa: Isa,
+    row_len: usize,
+    at: usize,
+    heads: usize,
+    weight: Vec<f32>,
+    epsilon: f32,
+}
+
+impl InplaceOp1 for NormHeads {
+    fn name(&self) -> &'static str {
+        "norm of heads"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let NormHeads { isa, row_len, at, heads, weight, epsilon } = self;
+        elementwise::rms_norm_heads(*isa, rows(storage, layout)?, *row_len, *at, *heads, weight, *epsilon);
+        Ok(())
+    }
+}
+
+/// The memory of contiguous f32 rows.
+fn rows<'s>(storage: &'s mut CpuStorage, layout: &Layout) -> candle_core::Result<&'s mut [f32]> {
+    let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+        candle_core::bail!("the kernels need contiguous f32 rows")
+    };
+    Ok(&mut values[start..end])
 }
 
 pub(super) fn append(
@@ -131,6 +180,7 @@ pub(super) fn attention(
             first: step.depth + from,
             keys: step.depth + if causal { to } else { step.tokens },
             causal,
+            window: shape.window,
             scale: shape.scale,
         };
         let Some(observer) = observer else {

@@ -63,8 +63,10 @@ pub(super) struct AttentionShape {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
-    /// 1/√dₖ
+    /// 1/√dₖ, in most families.
     pub scale: f32,
+    /// How many keys a query sees under the causal mask.
+    pub window: Option<usize>,
 }
 
 impl AttentionShape {
@@ -251,6 +253,25 @@ impl Ops {
             }
             (KeysValues::Kernels(_), None) => unreachable!("the cache was made by these operations"),
         }
+    }
+
+    /// RMS norm of each query and key head of rows `[tokens, query ‖ key ‖ value]`.
+    pub(super) fn norm_heads(
+        &self,
+        rows: Tensor,
+        shape: &AttentionShape,
+        query_norm: &Norm,
+        key_norm: &Norm,
+    ) -> Result<Tensor> {
+        match self.isa {
+            Some(isa) => cpu::norm_heads(isa, rows, shape, query_norm, key_norm),
+            None => candle::norm_heads(&rows, shape, query_norm, key_norm),
+        }
+    }
+
+    /// All values multiplied by a factor.
+    pub(super) fn scale(&self, values: Tensor, factor: f64) -> Result<Tensor> {
+        if factor == 1.0 { Ok(values) } else { Ok((values * factor)?) }
     }
 
     /// The residual connection.

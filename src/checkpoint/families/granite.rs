@@ -1,0 +1,36 @@
+//! Granite 3 (IBM 2024): Llama's shape with multipliers on embedding, scores, residual stream and
+//! logits. Defaults are those of Transformers' `GraniteConfig`.
+
+use super::gated::{Sizes, decoder, is_buffer, tensor_name};
+use super::{ConfigFile, Family};
+use crate::error::Result;
+use crate::model::ModelConfig;
+use crate::model::config::Multipliers;
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "granite",
+    config,
+    tensor_name,
+    begin_token: Some(1),
+    end_token: Some(2),
+    is_buffer,
+};
+
+fn config(file: &ConfigFile) -> Result<ModelConfig> {
+    let bias = file.flag("attention_bias", false)?;
+    let number = |key| file.number(key, Some(1.0));
+    let defaults =
+        Sizes { vocabulary: 32000, intermediate: 11008, context: 2048, kv_heads: None, head_dim: None };
+    Ok(ModelConfig {
+        query_key_value_bias: bias,
+        attention_output_bias: bias,
+        mlp_bias: file.flag("mlp_bias", false)?,
+        attention_scale: number("attention_multiplier")?,
+        multipliers: Multipliers {
+            embedding: number("embedding_multiplier")?,
+            residual: number("residual_multiplier")?,
+            logits: 1.0 / number("logits_scaling")?,
+        },
+        ..decoder(file, defaults)?
+    })
+}

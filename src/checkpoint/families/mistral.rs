@@ -1,0 +1,37 @@
+//! Mistral (Jiang et al. 2023): Llama's shape with a sliding window in every layer. Defaults are
+//! those of Transformers' `MistralConfig`.
+
+use super::gated::{Sizes, decoder, is_buffer, tensor_name};
+use super::{ConfigFile, Family};
+use crate::error::Result;
+use crate::model::ModelConfig;
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "mistral",
+    config,
+    tensor_name,
+    begin_token: Some(1),
+    end_token: Some(2),
+    is_buffer,
+};
+
+fn config(file: &ConfigFile) -> Result<ModelConfig> {
+    if file.has("layer_types") {
+        return Err(
+            file.problem("layer_types is not implemented for mistral; every layer has its sliding_window")
+        );
+    }
+    let defaults = Sizes {
+        vocabulary: 32000,
+        intermediate: 14336,
+        context: 4096 * 32,
+        kv_heads: Some(8),
+        head_dim: None,
+    };
+    let config = decoder(file, defaults)?;
+    let window = match file.mentions("sliding_window") && !file.has("sliding_window") {
+        true => None,
+        false => Some(file.size("sliding_window", Some(4096))?),
+    };
+    Ok(ModelConfig { windows: vec![window; config.windows.len()], ..config })
+}
