@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use attend::kernels::attention::{Queries, attend};
 use attend::kernels::cache::{Cache, CacheShape};
+use attend::kernels::elementwise::Activation;
 use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
 use attend::kernels::threads::available_threads;
 use attend::kernels::{Isa, Pool, elementwise};
@@ -84,7 +85,9 @@ fn rest(criterion: &mut Criterion) {
         let gate_up = values(tokens * 2 * INTERMEDIATE);
         let mut out = vec![0f32; tokens * INTERMEDIATE];
         group.bench_function("swiglu", |b| {
-            b.iter(|| elementwise::swiglu(isa, &pool, black_box(&gate_up), INTERMEDIATE, &mut out));
+            b.iter(|| {
+                elementwise::gated(isa, &pool, Activation::Silu, black_box(&gate_up), INTERMEDIATE, &mut out)
+            });
         });
         group.finish();
     }

@@ -9,8 +9,19 @@ use attend::kernels::matmul::ElementType;
 use attend::model::{Forward, KernelChoice, LogitRows, Mask};
 use common::*;
 
-const CHECKPOINTS: [&str; 8] =
-    ["llama", "llama3_scaled", "llama_biased", "llama_linear", "mistral", "qwen2", "qwen3", "granite"];
+const CHECKPOINTS: [&str; 11] = [
+    "llama",
+    "llama3_scaled",
+    "llama_biased",
+    "llama_linear",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "granite",
+    "olmo2",
+    "gemma",
+    "smollm3",
+];
 const KERNELS: [KernelChoice; 2] = [KernelChoice::Native, KernelChoice::Reference];
 
 #[test]

@@ -106,33 +106,80 @@ pub fn rotary(
     }
 }
 
-/// The gated activation SwiGLU (Shazeer 2020): `out = silu(gate) · up`, silu(x) = x / (1 + e⁻ˣ).
-/// Each row of `gate_up` holds the gate's `width` values, then up's.
+/// What a gate passes through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x·σ(x), σ(x) = 1 / (1 + e⁻ˣ): SwiGLU (Shazeer 2020).
+    Silu,
+    /// GELU (Hendrycks and Gimpel 2016) by its tanh approximation, x·σ(2√(2/π)(x + 0.044715x³)): GeGLU.
+    GeluTanh,
+}
+
+/// The gated activation: `out = activation(gate) · up`. Each row of `gate_up` holds the gate's
+/// `width` values, then up's.
 ///
 /// # Panics
 /// If the lengths disagree.
-pub fn swiglu(isa: Isa, pool: &Pool, gate_up: &[f32], width: usize, out: &mut [f32]) {
+pub fn gated(isa: Isa, pool: &Pool, activation: Activation, gate_up: &[f32], width: usize, out: &mut [f32]) {
     assert_eq!(gate_up.len(), 2 * out.len());
     assert!(out.len().is_multiple_of(width));
+    let gate_row = match activation {
+        Activation::Silu => silu_row,
+        Activation::GeluTanh => gelu_tanh_row,
+    };
     let shared = SharedSlice::new(out);
     pool.for_each(gate_up.len() / (2 * width), ROWS_PER_TASK, |row| {
         let (gate, up) = gate_up[2 * row * width..2 * (row + 1) * width].split_at(width);
         // SAFETY: each row is written by one thread; the three slices are equally long.
-        unsafe { swiglu_row(isa, gate, up, shared.part(row * width, width)) };
+        unsafe { gate_row(isa, gate, up, shared.part(row * width, width)) };
     });
 }
 
 dispatch!(
     /// # Safety
     /// The three slices are equally long.
-    fn swiglu_row = self::swiglu_body [] (gate: &[f32], up: &[f32], out: &mut [f32])
+    fn silu_row = self::gate_body [SiluArgument] (gate: &[f32], up: &[f32], out: &mut [f32])
+);
+dispatch!(
+    /// # Safety
+    /// The three slices are equally long.
+    fn gelu_tanh_row = self::gate_body [GeluTanhArgument] (gate: &[f32], up: &[f32], out: &mut [f32])
 );
 
+/// An activation x·σ(f(x)): this is −f(x).
+trait GateArgument {
+    /// # Safety
+    /// The tier's instructions exist.
+    unsafe fn negated<S: Simd>(x: S::Vector) -> S::Vector;
+}
+
+struct SiluArgument;
+
+impl GateArgument for SiluArgument {
+    #[inline(always)]
+    unsafe fn negated<S: Simd>(x: S::Vector) -> S::Vector {
+        S::negate(x)
+    }
+}
+
+struct GeluTanhArgument;
+
+impl GateArgument for GeluTanhArgument {
+    #[inline(always)]
+    unsafe fn negated<S: Simd>(x: S::Vector) -> S::Vector {
+        // −2·√(2/π)
+        let factor = S::splat(-1.595_769_1);
+        let cubic = S::mul(S::mul(x, x), x);
+        S::mul(factor, S::fma(S::splat(0.044_715), cubic, x))
+    }
+}
+
 #[inline(always)]
-unsafe fn swiglu_body<S: Simd>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+unsafe fn gate_body<S: Simd, A: GateArgument>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     let whole = out.len() / S::LANES * S::LANES;
     for at in (0..whole).step_by(S::LANES) {
-        let result = swiglu_vector::<S>(S::load(gate.as_ptr().add(at)), S::load(up.as_ptr().add(at)));
+        let result = gate_vector::<S, A>(S::load(gate.as_ptr().add(at)), S::load(up.as_ptr().add(at)));
         S::store(out.as_mut_ptr().add(at), result);
     }
     // The tail goes through the same arithmetic, in a vector filled up with zeros.
@@ -141,15 +188,15 @@ unsafe fn swiglu_body<S: Simd>(gate: &[f32], up: &[f32], out: &mut [f32]) {
         let (mut g, mut u, mut o) = ([0f32; 16], [0f32; 16], [0f32; 16]);
         g[..tail].copy_from_slice(&gate[whole..]);
         u[..tail].copy_from_slice(&up[whole..]);
-        S::store(o.as_mut_ptr(), swiglu_vector::<S>(S::load(g.as_ptr()), S::load(u.as_ptr())));
+        S::store(o.as_mut_ptr(), gate_vector::<S, A>(S::load(g.as_ptr()), S::load(u.as_ptr())));
         out[whole..].copy_from_slice(&o[..tail]);
     }
 }
 
 #[inline(always)]
-unsafe fn swiglu_vector<S: Simd>(gate: S::Vector, up: S::Vector) -> S::Vector {
+unsafe fn gate_vector<S: Simd, A: GateArgument>(gate: S::Vector, up: S::Vector) -> S::Vector {
     let one = S::splat(1.0);
-    S::mul(S::div(gate, S::add(one, S::exp(S::negate(gate)))), up)
+    S::mul(S::div(gate, S::add(one, S::exp(A::negated::<S>(gate)))), up)
 }
 
 /// Whether no value is infinite or NaN.
@@ -190,19 +237,27 @@ mod tests {
     }
 
     #[test]
-    fn swiglu_agrees_with_its_definition() {
+    fn gates_agree_with_their_definitions() {
         let pool = Pool::new(1);
-        for isa in Isa::available() {
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        let gelu_tanh = |x: f64| {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+        };
+        let definitions: [(Activation, &dyn Fn(f64) -> f64); 2] =
+            [(Activation::Silu, &silu), (Activation::GeluTanh, &gelu_tanh)];
+        for (isa, (activation, definition)) in
+            Isa::available().into_iter().flat_map(|isa| definitions.map(|definition| (isa, definition)))
+        {
             for width in [1, 5, 16, 31, 64] {
                 let mut gate_up = values(2 * 2 * width);
                 gate_up[0] = -120.0;
                 gate_up[width - 1] = if width > 1 { 120.0 } else { -120.0 };
                 let mut out = vec![f32::NAN; 2 * width];
-                swiglu(isa, &pool, &gate_up, width, &mut out);
+                gated(isa, &pool, activation, &gate_up, width, &mut out);
                 for (row, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact(width)) {
                     for (i, out) in out.iter().enumerate() {
                         let (gate, up) = (f64::from(row[i]), f64::from(row[width + i]));
-                        let expected = gate / (1.0 + (-gate).exp()) * up;
+                        let expected = definition(gate) * up;
                         assert!(
                             (f64::from(*out) - expected).abs() <= 1e-6 * (1.0 + expected.abs()),
                             "{isa} {width}"

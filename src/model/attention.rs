@@ -15,8 +15,10 @@ pub(super) struct Attention {
     shape: AttentionShape,
     /// Query, key and value projections on top of one another.
     query_key_value: Linear,
-    /// Of each query head and of each key head.
+    /// Of the queries and of the keys, before they are turned.
     head_norms: Option<(Norm, Norm)>,
+    /// Whether queries and keys turn by their positions.
+    turns: bool,
     output: Linear,
 }
 
@@ -39,9 +41,10 @@ impl Attention {
         if config.attention_output_bias {
             output_bias = vec![get(AttentionOutputBias, &[hidden])?];
         }
-        if config.query_key_norm {
-            let norm = |parameter| ops.norm_from(get(parameter, &[config.head_dim])?, config.norm_epsilon);
-            head_norms = Some((norm(QueryNorm)?, norm(KeyNorm)?));
+        if let Some(norm) = config.query_key_norm {
+            let (query, key) = config.query_key_norm_sizes(norm);
+            let norm = |parameter, size| ops.norm_from(get(parameter, &[size])?, config);
+            head_norms = Some((norm(QueryNorm, query)?, norm(KeyNorm, key)?));
         }
         Ok(Attention {
             layer,
@@ -54,6 +57,7 @@ impl Attention {
             },
             query_key_value: ops.linear_from(&weights, &biases)?,
             head_norms,
+            turns: config.rotary_layers[layer],
             output: ops.linear_from(&output, &output_bias)?,
         })
     }
@@ -72,10 +76,12 @@ impl Attention {
         if let Some((query_norm, key_norm)) = &self.head_norms {
             projected = ops.norm_heads(projected, &self.shape, query_norm, key_norm)?;
         }
-        let turned = ops.rotary(projected, &self.shape, step)?;
-        ops.append(&turned, &self.shape, step, cache, self.layer)?;
+        if self.turns {
+            projected = ops.rotary(projected, &self.shape, step)?;
+        }
+        ops.append(&projected, &self.shape, step, cache, self.layer)?;
         // [tokens, heads · head_dim]
-        let attended = ops.attention(&turned, &self.shape, step, cache, self.layer, observer)?;
+        let attended = ops.attention(&projected, &self.shape, step, cache, self.layer, observer)?;
         ops.linear(&attended, &self.output)
     }
 

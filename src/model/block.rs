@@ -1,4 +1,5 @@
-//! One layer: attention and MLP, each behind a norm and added to the residual stream.
+//! One layer: attention and MLP, each with a norm before or after it (or both), added to the
+//! residual stream.
 
 use candle_core::Tensor;
 
@@ -12,12 +13,18 @@ use super::step::Step;
 use crate::error::Result;
 
 pub(super) struct Block {
-    attention_norm: Norm,
     attention: Attention,
-    mlp_norm: Norm,
+    attention_norms: Norms,
     mlp: Mlp,
+    mlp_norms: Norms,
     /// Of what attention and MLP add to the stream.
     residual_multiplier: f64,
+}
+
+/// Before and after one half of the block; a family has one of them, or both.
+struct Norms {
+    before: Option<Norm>,
+    after: Option<Norm>,
 }
 
 impl Block {
@@ -27,15 +34,19 @@ impl Block {
         source: &dyn ParameterSource,
         layer: usize,
     ) -> Result<Block> {
-        let norm = |parameter| {
-            let raw = source.parameter(Parameter::Layer(layer, parameter), &[config.hidden])?;
-            ops.norm_from(raw, config.norm_epsilon)
+        use LayerParameter::*;
+        let norm = |present: bool, parameter| {
+            let get = || source.parameter(Parameter::Layer(layer, parameter), &[config.hidden]);
+            present.then(|| ops.norm_from(get()?, config)).transpose()
+        };
+        let norms = |before, after| -> Result<Norms> {
+            Ok(Norms { before: norm(config.norm_before, before)?, after: norm(config.norm_after, after)? })
         };
         Ok(Block {
-            attention_norm: norm(LayerParameter::AttentionNorm)?,
             attention: Attention::new(config, ops, source, layer)?,
-            mlp_norm: norm(LayerParameter::MlpNorm)?,
+            attention_norms: norms(AttentionNorm, AttentionPostNorm)?,
             mlp: Mlp::new(config, ops, source, layer)?,
+            mlp_norms: norms(MlpNorm, MlpPostNorm)?,
             residual_multiplier: config.multipliers.residual,
         })
     }
@@ -49,12 +60,14 @@ impl Block {
         cache: &mut KeysValues,
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
-        let normed = ops.rms_norm(hidden, &self.attention_norm)?;
+        let normed = ops.norm(hidden, self.attention_norms.before.as_ref())?;
         let attended = self.attention.forward(ops, &normed, step, cache, observer)?;
+        let attended = ops.norm(&attended, self.attention_norms.after.as_ref())?;
         let hidden = ops.add(hidden, &ops.scale(attended, self.residual_multiplier)?)?;
 
-        let normed = ops.rms_norm(&hidden, &self.mlp_norm)?;
+        let normed = ops.norm(&hidden, self.mlp_norms.before.as_ref())?;
         let mixed = self.mlp.forward(ops, &normed)?;
+        let mixed = ops.norm(&mixed, self.mlp_norms.after.as_ref())?;
         ops.add(&hidden, &ops.scale(mixed, self.residual_multiplier)?)
     }
 

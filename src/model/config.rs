@@ -8,6 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::kernels::elementwise::Activation;
 use crate::kernels::matmul::RawMatrix;
 
 /// The whole difference between one decoder and another.
@@ -29,22 +30,41 @@ pub struct ModelConfig {
     pub context: usize,
     /// ε of the RMS norms.
     pub norm_epsilon: f64,
+    /// Added to the norms' weights: Gemma's are stored as differences from 1.
+    pub norm_offset: f64,
+    /// Whether attention and MLP have a norm before them, and one after them.
+    pub norm_before: bool,
+    pub norm_after: bool,
     pub rotary: Rotary,
+    /// For each layer: whether its queries and keys turn by their positions.
+    pub rotary_layers: Vec<bool>,
     /// For each layer: how many keys a query sees, its own included; `None`: all.
     pub windows: Vec<Option<usize>>,
     /// Scores are multiplied by this before the softmax: 1/√dₖ in most families.
     pub attention_scale: f64,
-    /// Whether each query and key head passes an RMS norm of its own before it is turned.
-    pub query_key_norm: bool,
+    /// An RMS norm that queries and keys pass before they are turned.
+    pub query_key_norm: Option<QueryKeyNorm>,
     /// Biases on query, key and value.
     pub query_key_value_bias: bool,
     /// A bias on the attention's output projection.
     pub attention_output_bias: bool,
+    /// What the MLP's gate passes through.
+    pub activation: Activation,
     /// Biases on the MLP's three projections.
     pub mlp_bias: bool,
     /// Whether the output head is the embedding.
     pub tied_head: bool,
     pub multipliers: Multipliers,
+}
+
+/// Over what the norm of queries and keys runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryKeyNorm {
+    /// Each head alone.
+    Heads,
+    /// All query heads together, and all key heads.
+    Whole,
 }
 
 /// Numbers that some families multiply the stream by; 1 in the others.
@@ -104,7 +124,9 @@ pub enum LayerParameter {
     QueryNorm,
     KeyNorm,
     AttentionOutput,
+    AttentionPostNorm,
     MlpNorm,
+    MlpPostNorm,
     Gate,
     Up,
     Down,
@@ -198,6 +220,9 @@ impl ModelConfig {
                  original_max_position_embeddings {original_context}, expected rising factors and a positive number"
             ));
         }
+        if self.rotary_layers.len() != self.layers {
+            return problem("no_rope_layers: expected one entry for each layer".into());
+        }
         if self.windows.len() != self.layers || self.windows.contains(&Some(0)) {
             return problem(
                 "layer_types or sliding_window: expected one window of at least 1 for each layer".into(),
@@ -227,6 +252,14 @@ impl ModelConfig {
         self.kv_heads * self.head_dim
     }
 
+    /// Values that a norm of queries, and one of keys, runs over.
+    pub(super) fn query_key_norm_sizes(&self, norm: QueryKeyNorm) -> (usize, usize) {
+        match norm {
+            QueryKeyNorm::Heads => (self.head_dim, self.head_dim),
+            QueryKeyNorm::Whole => (self.query_width(), self.kv_width()),
+        }
+    }
+
     /// Every parameter that the decoder asks for, with its shape (a vector has one number).
     pub fn parameters(&self) -> Vec<(Parameter, Vec<usize>)> {
         use LayerParameter::*;
@@ -237,18 +270,25 @@ impl ModelConfig {
             let mut add = |parameter, shape: &[usize]| {
                 all.push((Parameter::Layer(layer, parameter), shape.to_vec()));
             };
-            add(AttentionNorm, &[hidden]);
+            if self.norm_before {
+                add(AttentionNorm, &[hidden]);
+                add(MlpNorm, &[hidden]);
+            }
+            if self.norm_after {
+                add(AttentionPostNorm, &[hidden]);
+                add(MlpPostNorm, &[hidden]);
+            }
             add(Query, &[query, hidden]);
             add(Key, &[kv, hidden]);
             add(Value, &[kv, hidden]);
             add(AttentionOutput, &[hidden, query]);
-            add(MlpNorm, &[hidden]);
             add(Gate, &[inner, hidden]);
             add(Up, &[inner, hidden]);
             add(Down, &[hidden, inner]);
-            if self.query_key_norm {
-                add(QueryNorm, &[self.head_dim]);
-                add(KeyNorm, &[self.head_dim]);
+            if let Some(norm) = self.query_key_norm {
+                let (query, key) = self.query_key_norm_sizes(norm);
+                add(QueryNorm, &[query]);
+                add(KeyNorm, &[key]);
             }
             if self.query_key_value_bias {
                 add(QueryBias, &[query]);

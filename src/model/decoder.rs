@@ -61,8 +61,7 @@ impl Decoder {
         let blocks = (0..config.layers)
             .map(|layer| Block::new(&config, &ops, source, layer))
             .collect::<Result<Vec<_>>>()?;
-        let final_norm =
-            ops.norm_from(source.parameter(Parameter::FinalNorm, &[hidden])?, config.norm_epsilon)?;
+        let final_norm = ops.norm_from(source.parameter(Parameter::FinalNorm, &[hidden])?, &config)?;
         let head = if config.tied_head {
             None
         } else {
@@ -141,7 +140,7 @@ impl Decoder {
         if logits == LogitRows::Last {
             hidden = self.ops.last_row(&hidden)?; // [1, hidden]
         }
-        let hidden = self.ops.rms_norm(&hidden, &self.final_norm)?;
+        let hidden = self.ops.norm(&hidden, Some(&self.final_norm))?;
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let logits = self.ops.scale(self.ops.linear(&hidden, head)?, logits_multiplier)?; // [rows, vocabulary]
         self.check_finite(&logits, &step, || "the output head".into())?;

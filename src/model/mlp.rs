@@ -1,15 +1,17 @@
-//! The gated MLP of each layer: down(silu(gate(x)) · up(x)), SwiGLU (Shazeer 2020).
+//! The gated MLP of each layer: down(activation(gate(x)) · up(x)) (Shazeer 2020).
 
 use candle_core::Tensor;
 
 use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
 use super::ops::{Linear, Ops};
 use crate::error::Result;
+use crate::kernels::elementwise::Activation;
 
 pub(super) struct Mlp {
     /// Gate and up projections on top of one another.
     gate_up: Linear,
     down: Linear,
+    activation: Activation,
 }
 
 impl Mlp {
@@ -32,13 +34,14 @@ impl Mlp {
         Ok(Mlp {
             gate_up: ops.linear_from(&gate_up, &gate_up_bias)?,
             down: ops.linear_from(&down, &down_bias)?,
+            activation: config.activation,
         })
     }
 
     /// `normed` and the result: `[tokens, hidden]`.
     pub(super) fn forward(&self, ops: &Ops, normed: &Tensor) -> Result<Tensor> {
         let gate_up = ops.linear(normed, &self.gate_up)?; // [tokens, 2 · intermediate]
-        let gated = ops.swiglu(&gate_up)?; // [tokens, intermediate]
+        let gated = ops.gated(&gate_up, self.activation)?; // [tokens, intermediate]
         ops.linear(&gated, &self.down)
     }
 

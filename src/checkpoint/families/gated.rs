@@ -4,32 +4,61 @@
 
 use super::ConfigFile;
 use crate::error::Result;
+use crate::kernels::elementwise::Activation;
 use crate::model::config::{LayerParameter, Multipliers};
 use crate::model::{ModelConfig, Parameter};
 
-/// Defaults of sizes that differ from family to family in Transformers.
-pub(super) struct Sizes {
+/// Defaults that differ from family to family in Transformers.
+pub(super) struct Defaults {
     pub vocabulary: usize,
+    pub hidden: usize,
     pub intermediate: usize,
-    pub context: usize,
+    pub layers: usize,
+    pub heads: usize,
     /// `None`: as many as query heads.
     pub kv_heads: Option<usize>,
     /// `None`: the hidden size shared out among the heads.
     pub head_dim: Option<usize>,
+    pub context: usize,
+    pub norm_epsilon: f64,
+    pub rotary_base: f64,
+    pub activation: &'static str,
+    pub tied_head: bool,
 }
 
+/// `LlamaConfig`'s.
+pub(super) const LLAMA: Defaults = Defaults {
+    vocabulary: 32000,
+    hidden: 4096,
+    intermediate: 11008,
+    layers: 32,
+    heads: 32,
+    kv_heads: None,
+    head_dim: None,
+    context: 2048,
+    norm_epsilon: 1e-6,
+    rotary_base: 10_000.0,
+    activation: "silu",
+    tied_head: false,
+};
+
 /// The decoder that a config describes, without what single families add.
-pub(super) fn decoder(file: &ConfigFile, defaults: Sizes) -> Result<ModelConfig> {
+pub(super) fn decoder(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
     let family = file.text("model_type", Some("llama"))?;
-    let activation = file.text("hidden_act", Some("silu"))?;
-    if activation != "silu" && activation != "swish" {
-        return Err(
-            file.problem(format!("hidden_act {activation:?} is not implemented for {family}; expected silu"))
-        );
-    }
-    let hidden = file.size("hidden_size", Some(4096))?;
-    let layers = file.size("num_hidden_layers", Some(32))?;
-    let heads = file.size("num_attention_heads", Some(32))?;
+    let activation = match (file.text("hidden_act", Some(defaults.activation))?.as_str(), defaults.activation)
+    {
+        ("silu" | "swish", "silu") => Activation::Silu,
+        // Gemma's first configs say gelu and mean its approximation.
+        ("gelu" | "gelu_pytorch_tanh", "gelu_pytorch_tanh") => Activation::GeluTanh,
+        (other, expected) => {
+            let problem =
+                format!("hidden_act {other:?} is not implemented for {family}; expected {expected}");
+            return Err(file.problem(problem));
+        }
+    };
+    let hidden = file.size("hidden_size", Some(defaults.hidden))?;
+    let layers = file.size("num_hidden_layers", Some(defaults.layers))?;
+    let heads = file.size("num_attention_heads", Some(defaults.heads))?;
     let context = file.size("max_position_embeddings", Some(defaults.context))?;
     let head_dim = match (file.has("head_dim"), defaults.head_dim) {
         (false, None) if heads == 0 || !hidden.is_multiple_of(heads) => {
@@ -40,6 +69,8 @@ pub(super) fn decoder(file: &ConfigFile, defaults: Sizes) -> Result<ModelConfig>
         (false, None) => hidden / heads,
         (_, default) => file.size("head_dim", default)?,
     };
+    // Lists only for numbers that a model can have: `validate` follows.
+    let listed = layers.min(MOST_LAYERS);
     Ok(ModelConfig {
         family,
         vocabulary: file.size("vocab_size", Some(defaults.vocabulary))?,
@@ -54,16 +85,20 @@ pub(super) fn decoder(file: &ConfigFile, defaults: Sizes) -> Result<ModelConfig>
         },
         head_dim,
         context,
-        norm_epsilon: file.number("rms_norm_eps", Some(1e-6))?,
-        rotary: file.rotary(10_000.0, context)?,
-        // Shared out only where the number is one that a model can have: `validate` follows.
-        windows: vec![None; layers.min(MOST_LAYERS)],
+        norm_epsilon: file.number("rms_norm_eps", Some(defaults.norm_epsilon))?,
+        norm_offset: 0.0,
+        norm_before: true,
+        norm_after: false,
+        rotary: file.rotary(defaults.rotary_base, context)?,
+        rotary_layers: vec![true; listed],
+        windows: vec![None; listed],
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
-        query_key_norm: false,
+        query_key_norm: None,
         query_key_value_bias: false,
         attention_output_bias: false,
+        activation,
         mlp_bias: false,
-        tied_head: file.flag("tie_word_embeddings", false)?,
+        tied_head: file.flag("tie_word_embeddings", defaults.tied_head)?,
         multipliers: Multipliers::NONE,
     })
 }
@@ -71,7 +106,8 @@ pub(super) fn decoder(file: &ConfigFile, defaults: Sizes) -> Result<ModelConfig>
 /// More than `ModelConfig::validate` lets through.
 const MOST_LAYERS: usize = 10_001;
 
-/// The names of Llama's tensors.
+/// The names of Llama's tensors. Its norm behind the attention's output serves as the MLP's; in a
+/// family with norms after each half the same name is the attention's own.
 pub(super) fn tensor_name(parameter: Parameter) -> String {
     use LayerParameter::*;
     match parameter {
@@ -87,7 +123,8 @@ pub(super) fn tensor_name(parameter: Parameter) -> String {
                 QueryNorm => "self_attn.q_norm.weight",
                 KeyNorm => "self_attn.k_norm.weight",
                 AttentionOutput => "self_attn.o_proj.weight",
-                MlpNorm => "post_attention_layernorm.weight",
+                MlpNorm | AttentionPostNorm => "post_attention_layernorm.weight",
+                MlpPostNorm => "post_feedforward_layernorm.weight",
                 Gate => "mlp.gate_proj.weight",
                 Up => "mlp.up_proj.weight",
                 Down => "mlp.down_proj.weight",

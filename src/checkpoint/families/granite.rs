@@ -1,7 +1,7 @@
 //! Granite 3 (IBM 2024): Llama's shape with multipliers on embedding, scores, residual stream and
 //! logits. Defaults are those of Transformers' `GraniteConfig`.
 
-use super::gated::{Sizes, decoder, is_buffer, tensor_name};
+use super::gated::{LLAMA, decoder, is_buffer, tensor_name};
 use super::{ConfigFile, Family};
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -19,8 +19,6 @@ pub(super) const FAMILY: Family = Family {
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
     let bias = file.flag("attention_bias", false)?;
     let number = |key| file.number(key, Some(1.0));
-    let defaults =
-        Sizes { vocabulary: 32000, intermediate: 11008, context: 2048, kv_heads: None, head_dim: None };
     Ok(ModelConfig {
         query_key_value_bias: bias,
         attention_output_bias: bias,
@@ -31,6 +29,6 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             residual: number("residual_multiplier")?,
             logits: 1.0 / number("logits_scaling")?,
         },
-        ..decoder(file, defaults)?
+        ..decoder(file, LLAMA)?
     })
 }

@@ -1,7 +1,7 @@
 //! Llama (Touvron et al. 2023) and the models in its shape: Llama 1 to 3, SmolLM, SmolLM2,
 //! TinyLlama. Defaults are those of Transformers' `LlamaConfig`.
 
-use super::gated::{Sizes, decoder, is_buffer, tensor_name};
+use super::gated::{LLAMA, decoder, is_buffer, tensor_name};
 use super::{ConfigFile, Family};
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -11,13 +11,11 @@ pub(super) const FAMILY: Family =
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
     let bias = file.flag("attention_bias", false)?;
-    let defaults =
-        Sizes { vocabulary: 32000, intermediate: 11008, context: 2048, kv_heads: None, head_dim: None };
     Ok(ModelConfig {
         query_key_value_bias: bias,
         attention_output_bias: bias,
         mlp_bias: file.flag("mlp_bias", false)?,
-        ..decoder(file, defaults)?
+        ..decoder(file, LLAMA)?
     })
 }
 

@@ -1,7 +1,7 @@
 //! Mistral (Jiang et al. 2023): Llama's shape with a sliding window in every layer. Defaults are
 //! those of Transformers' `MistralConfig`.
 
-use super::gated::{Sizes, decoder, is_buffer, tensor_name};
+use super::gated::{Defaults, LLAMA, decoder, is_buffer, tensor_name};
 use super::{ConfigFile, Family};
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -21,13 +21,7 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             file.problem("layer_types is not implemented for mistral; every layer has its sliding_window")
         );
     }
-    let defaults = Sizes {
-        vocabulary: 32000,
-        intermediate: 14336,
-        context: 4096 * 32,
-        kv_heads: Some(8),
-        head_dim: None,
-    };
+    let defaults = Defaults { intermediate: 14336, context: 4096 * 32, kv_heads: Some(8), ..LLAMA };
     let config = decoder(file, defaults)?;
     let window = match file.mentions("sliding_window") && !file.has("sliding_window") {
         true => None,

@@ -3,10 +3,13 @@
 
 mod config_file;
 mod gated;
+mod gemma;
 mod granite;
 mod llama;
 mod mistral;
+mod olmo2;
 mod qwen;
+mod smollm3;
 
 pub use config_file::ConfigFile;
 
@@ -28,7 +31,16 @@ pub struct Family {
 }
 
 /// Every family that loads.
-pub const FAMILIES: &[Family] = &[llama::FAMILY, mistral::FAMILY, qwen::QWEN2, qwen::QWEN3, granite::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen::QWEN2,
+    qwen::QWEN3,
+    granite::FAMILY,
+    olmo2::FAMILY,
+    gemma::FAMILY,
+    smollm3::FAMILY,
+];
 
 /// The family of a config.
 ///

@@ -2,18 +2,19 @@
 //! and value (2) or a norm on each query and key head (3). Defaults are those of Transformers'
 //! `Qwen2Config` and `Qwen3Config`.
 
-use super::gated::{Sizes, decoder, is_buffer, tensor_name};
+use super::gated::{Defaults, LLAMA, decoder, is_buffer, tensor_name};
 use super::{ConfigFile, Family};
 use crate::error::Result;
 use crate::model::ModelConfig;
+use crate::model::config::QueryKeyNorm;
 
 pub(super) const QWEN2: Family =
     Family { model_type: "qwen2", config: qwen2, tensor_name, begin_token: None, end_token: None, is_buffer };
 
 pub(super) const QWEN3: Family = Family { model_type: "qwen3", config: qwen3, ..QWEN2 };
 
-const DEFAULTS: Sizes =
-    Sizes { vocabulary: 151_936, intermediate: 22016, context: 32768, kv_heads: Some(32), head_dim: None };
+const DEFAULTS: Defaults =
+    Defaults { vocabulary: 151_936, intermediate: 22016, context: 32768, kv_heads: Some(32), ..LLAMA };
 
 fn qwen2(file: &ConfigFile) -> Result<ModelConfig> {
     let config = decoder(file, DEFAULTS)?;
@@ -21,11 +22,11 @@ fn qwen2(file: &ConfigFile) -> Result<ModelConfig> {
 }
 
 fn qwen3(file: &ConfigFile) -> Result<ModelConfig> {
-    let config = decoder(file, Sizes { head_dim: Some(128), ..DEFAULTS })?;
+    let config = decoder(file, Defaults { head_dim: Some(128), ..DEFAULTS })?;
     let bias = file.flag("attention_bias", false)?;
     Ok(ModelConfig {
         windows: windows(file, config.windows.len())?,
-        query_key_norm: true,
+        query_key_norm: Some(QueryKeyNorm::Heads),
         query_key_value_bias: bias,
         attention_output_bias: bias,
         ..config

@@ -5,6 +5,7 @@ use candle_core::{D, DType, Device, Tensor};
 
 use super::{AttentionShape, Norm};
 use crate::error::Result;
+use crate::kernels::elementwise::Activation;
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
 use crate::model::step::Step;
@@ -17,9 +18,14 @@ pub(super) fn matmul(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
     Ok(input.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?)
 }
 
-pub(super) fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+pub(super) fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let halves = gate_up.chunk(2, D::Minus1)?;
-    Ok((halves[0].silu()? * &halves[1])?)
+    let gate = match activation {
+        Activation::Silu => halves[0].silu()?,
+        // candle's `gelu` is the tanh approximation.
+        Activation::GeluTanh => halves[0].gelu()?,
+    };
+    Ok((gate * &halves[1])?)
 }
 
 pub(super) fn rotary(rows: &Tensor, shape: &AttentionShape, step: &Step) -> Result<Tensor> {
@@ -46,13 +52,13 @@ pub(super) fn norm_heads(
     key_norm: &Norm,
 ) -> Result<Tensor> {
     let (tokens, _) = rows.dims2()?;
-    let part = |norm: &Norm, at: usize, heads: usize| -> Result<Tensor> {
-        let width = heads * shape.head_dim;
-        let heads = rows.narrow(1, at, width)?.reshape((tokens, heads, shape.head_dim))?.contiguous()?;
+    let part = |norm: &Norm, at: usize, width: usize| -> Result<Tensor> {
+        let size = norm.weight.elem_count();
+        let heads = rows.narrow(1, at, width)?.reshape((tokens, width / size, size))?.contiguous()?;
         Ok(candle_nn::ops::rms_norm(&heads, &norm.weight, norm.epsilon)?.reshape((tokens, width))?)
     };
-    let queries = part(query_norm, 0, shape.heads)?;
-    let keys = part(key_norm, shape.query_width(), shape.kv_heads)?;
+    let queries = part(query_norm, 0, shape.query_width())?;
+    let keys = part(key_norm, shape.query_width(), shape.kv_width())?;
     let values = rows.narrow(1, shape.query_width() + shape.kv_width(), shape.kv_width())?;
     Ok(Tensor::cat(&[&queries, &keys, &values], 1)?)
 }

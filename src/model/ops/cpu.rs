@@ -6,8 +6,9 @@ use super::{AttentionShape, Norm};
 use crate::error::Result;
 use crate::kernels::attention::{Queries, attend};
 use crate::kernels::cache::Cache;
+use crate::kernels::elementwise::{self, Activation};
 use crate::kernels::matmul::{PackedMatrix, matmul as matmul_kernel};
-use crate::kernels::{Isa, Pool, elementwise};
+use crate::kernels::{Isa, Pool};
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
 use crate::model::position::Angles;
@@ -60,11 +61,11 @@ pub(super) fn rms_norm(
     tensor(out, tokens, width)
 }
 
-pub(super) fn swiglu(isa: Isa, pool: &Pool, gate_up: &Tensor) -> Result<Tensor> {
+pub(super) fn gated(isa: Isa, pool: &Pool, gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let (tokens, double) = gate_up.dims2()?;
     let width = double / 2;
     let mut out = vec![0f32; tokens * width];
-    read(gate_up, |gate_up| elementwise::swiglu(isa, pool, gate_up, width, &mut out))?;
+    read(gate_up, |gate_up| elementwise::gated(isa, pool, activation, gate_up, width, &mut out))?;
     tensor(out, tokens, width)
 }
 
@@ -100,9 +101,10 @@ pub(super) fn norm_heads(
     query_norm: &Norm,
     key_norm: &Norm,
 ) -> Result<Tensor> {
-    let heads = [(query_norm, 0, shape.heads), (key_norm, shape.query_width(), shape.kv_heads)];
-    for (norm, at, heads) in heads {
+    let parts = [(query_norm, 0, shape.query_width()), (key_norm, shape.query_width(), shape.kv_width())];
+    for (norm, at, width) in parts {
         let weight = read(&norm.weight, <[f32]>::to_vec)?;
+        let heads = width / weight.len();
         rows.inplace_op1(&NormHeads {
             isa,
             row_len: shape.row_len(),

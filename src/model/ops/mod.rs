@@ -16,8 +16,9 @@ use super::observer::AttentionObserver;
 use super::step::Step;
 use crate::error::{Error, Result};
 use crate::kernels::cache::{Cache, CacheShape};
+use crate::kernels::elementwise::{self, Activation};
 use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
-use crate::kernels::{Isa, Pool, elementwise};
+use crate::kernels::{Isa, Pool};
 
 /// Which code does the arithmetic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -148,9 +149,9 @@ impl Ops {
     }
 
     /// A norm's weight; held in f32 whatever the matrices are held in.
-    pub(super) fn norm_from(&self, weight: RawMatrix<'_>, epsilon: f64) -> Result<Norm> {
+    pub(super) fn norm_from(&self, weight: RawMatrix<'_>, config: &ModelConfig) -> Result<Norm> {
         let weight = self.tensor(&weight)?.flatten_all()?.to_dtype(DType::F32)?;
-        Ok(Norm { weight, epsilon: epsilon as f32 })
+        Ok(Norm { weight: (weight + config.norm_offset)?, epsilon: config.norm_epsilon as f32 })
     }
 
     fn tensor(&self, raw: &RawMatrix<'_>) -> Result<Tensor, candle_core::Error> {
@@ -195,19 +196,20 @@ impl Ops {
         })
     }
 
-    /// RMS norm of each row of `[tokens, hidden]`.
-    pub(super) fn rms_norm(&self, input: &Tensor, norm: &Norm) -> Result<Tensor> {
+    /// RMS norm of each row of `[tokens, hidden]`, where there is one.
+    pub(super) fn norm(&self, input: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
+        let Some(norm) = norm else { return Ok(input.clone()) };
         match self.isa {
             Some(isa) => cpu::rms_norm(isa, &self.pool, input, &norm.weight, norm.epsilon),
             None => Ok(candle_nn::ops::rms_norm(&input.contiguous()?, &norm.weight, norm.epsilon)?),
         }
     }
 
-    /// silu(gate) · up, from `[tokens, 2 · width]` to `[tokens, width]`.
-    pub(super) fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+    /// activation(gate) · up, from `[tokens, 2 · width]` to `[tokens, width]`.
+    pub(super) fn gated(&self, gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
         match self.isa {
-            Some(isa) => cpu::swiglu(isa, &self.pool, gate_up),
-            None => candle::swiglu(gate_up),
+            Some(isa) => cpu::gated(isa, &self.pool, gate_up, activation),
+            None => candle::gated(gate_up, activation),
         }
     }
 
@@ -255,7 +257,8 @@ impl Ops {
         }
     }
 
-    /// RMS norm of each query and key head of rows `[tokens, query ‖ key ‖ value]`.
+    /// RMS norm of the queries and of the keys (each head alone, or all together: as long as the
+    /// norms are) of rows `[tokens, query ‖ key ‖ value]`.
     pub(super) fn norm_heads(
         &self,
         rows: Tensor,
