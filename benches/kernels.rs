@@ -59,6 +59,7 @@ fn attention(criterion: &mut Criterion) {
             causal: true,
             window: None,
             scale: 1.0 / (head_dim as f32).sqrt(),
+            cap: None,
         };
         let mut out = vec![0f32; tokens * heads * head_dim];
         let mut map = vec![0f32; heads * tokens * keys];

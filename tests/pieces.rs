@@ -58,7 +58,7 @@ proptest! {
         ids in prop::collection::vec(0u32..256, 1..100),
         cuts in prop::collection::vec(prop::bool::weighted(0.3), 100),
     ) {
-        for name in ["llama", "llama3_scaled", "mistral", "qwen3", "granite"] {
+        for name in ["llama", "llama3_scaled", "mistral", "qwen3", "granite", "gemma2", "gemma3_text"] {
             for kernels in [KernelChoice::Native, KernelChoice::Reference] {
                 let decoder = load(&fixture(name), kernels, None);
                 let (whole_logits, whole_maps) = run(&decoder, &ids, &[ids.len()], true);

@@ -9,7 +9,7 @@ use attend::kernels::matmul::ElementType;
 use attend::model::{Forward, KernelChoice, LogitRows, Mask};
 use common::*;
 
-const CHECKPOINTS: [&str; 11] = [
+const CHECKPOINTS: [&str; 13] = [
     "llama",
     "llama3_scaled",
     "llama_biased",
@@ -20,6 +20,8 @@ const CHECKPOINTS: [&str; 11] = [
     "granite",
     "olmo2",
     "gemma",
+    "gemma2",
+    "gemma3_text",
     "smollm3",
 ];
 const KERNELS: [KernelChoice; 2] = [KernelChoice::Native, KernelChoice::Reference];

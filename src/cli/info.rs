@@ -59,12 +59,12 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     line("MLP size", config.intermediate.to_string());
     line("vocabulary", config.vocabulary.to_string());
     line("output head", if config.tied_head { "the embedding (tied)" } else { "its own" }.into());
-    let scaling = match config.rotary.scaling {
+    let scaling = match config.rotaries[0].scaling {
         RotaryScaling::None => String::new(),
         RotaryScaling::Linear { factor } => format!(", linear scaling by {factor}"),
         RotaryScaling::Llama3 { factor, .. } => format!(", llama3 scaling by {factor}"),
     };
-    line("positions", format!("rotary, base {}{scaling}", config.rotary.base));
+    line("positions", format!("rotary, base {}{scaling}", config.rotaries[0].base));
     line("context", format!("{} tokens", config.context));
     let windowed: Vec<usize> = config.windows.iter().flatten().copied().collect();
     if let Some(window) = windowed.first() {

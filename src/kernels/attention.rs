@@ -43,6 +43,8 @@ pub struct Queries<'a> {
     pub window: Option<usize>,
     /// 1/√dₖ.
     pub scale: f32,
+    /// Scores become cap · tanh(score / cap) before the softmax; `None`: they stay.
+    pub cap: Option<f32>,
 }
 
 impl Queries<'_> {
@@ -260,6 +262,10 @@ impl Job<'_> {
                 scores.fill(0.0);
                 (f32::NEG_INFINITY, 0.0)
             } else {
+                if let Some(cap) = self.queries.cap {
+                    // SAFETY: CHUNK is a whole number of vectors on every tier.
+                    unsafe { soft_cap_row(self.isa, scores, cap) };
+                }
                 scores[..seen.start].fill(f32::NEG_INFINITY);
                 scores[seen.end..].fill(f32::NEG_INFINITY);
                 // SAFETY: CHUNK is a whole number of vectors on every tier.
@@ -328,6 +334,24 @@ unsafe fn weighted_values_body<S: Simd>(args: TileArgs<f32>) {
 }
 
 dispatch!(
+    /// Replaces scores by cap · tanh(score / cap), tanh(x) = 1 − 2 / (1 + e²ˣ).
+    ///
+    /// # Safety
+    /// The slice is a whole number of vectors long.
+    fn soft_cap_row = self::soft_cap_row_body [] (scores: &mut [f32], cap: f32)
+);
+
+#[inline(always)]
+unsafe fn soft_cap_row_body<S: Simd>(scores: &mut [f32], cap: f32) {
+    let (one, double, cap) = (S::splat(1.0), S::splat(2.0 / cap), S::splat(cap));
+    for scores in scores.chunks_exact_mut(S::LANES) {
+        let power = S::exp(S::mul(S::load(scores.as_ptr()), double));
+        let tanh = S::add(one, S::div(S::splat(-2.0), S::add(one, power)));
+        S::store(scores.as_mut_ptr(), S::mul(cap, tanh));
+    }
+}
+
+dispatch!(
     /// Replaces scores by exp(score − maximum); answers the maximum and the sum of the results.
     ///
     /// # Safety
@@ -370,6 +394,7 @@ mod tests {
         tokens: usize,
         causal: bool,
         window: Option<usize>,
+        cap: Option<f32>,
     }
 
     impl Case {
@@ -409,6 +434,7 @@ mod tests {
                 causal: self.causal,
                 window: self.window,
                 scale: 1.0 / (self.head_dim as f32).sqrt(),
+                cap: self.cap,
             }
         }
 
@@ -430,6 +456,9 @@ mod tests {
                             query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
                                 / (d as f64).sqrt()
                         })
+                        .map(|score| {
+                            self.cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                        })
                         .collect();
                     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
@@ -447,18 +476,127 @@ mod tests {
         }
     }
 
-    const CASES: [Case; 11] = [
-        Case { heads: 4, kv_heads: 2, head_dim: 16, depth: 0, tokens: 24, causal: true, window: Some(8) },
-        Case { heads: 3, kv_heads: 1, head_dim: 16, depth: 0, tokens: 9, causal: true, window: Some(1) },
-        Case { heads: 2, kv_heads: 2, head_dim: 8, depth: 600, tokens: 7, causal: true, window: Some(300) },
-        Case { heads: 3, kv_heads: 1, head_dim: 40, depth: 700, tokens: 1, causal: true, window: Some(20) },
-        Case { heads: 1, kv_heads: 1, head_dim: 2, depth: 0, tokens: 1, causal: true, window: None },
-        Case { heads: 4, kv_heads: 2, head_dim: 16, depth: 0, tokens: 24, causal: true, window: None },
-        Case { heads: 9, kv_heads: 3, head_dim: 64, depth: 30, tokens: 5, causal: true, window: None },
-        Case { heads: 3, kv_heads: 1, head_dim: 40, depth: 700, tokens: 1, causal: true, window: None },
-        Case { heads: 4, kv_heads: 4, head_dim: 32, depth: 250, tokens: 20, causal: true, window: None },
-        Case { heads: 2, kv_heads: 1, head_dim: 8, depth: 0, tokens: 300, causal: false, window: None },
-        Case { heads: 26, kv_heads: 1, head_dim: 4, depth: 3, tokens: 2, causal: true, window: None },
+    const CASES: [Case; 12] = [
+        Case {
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            depth: 3,
+            tokens: 9,
+            causal: true,
+            window: None,
+            cap: Some(2.0),
+        },
+        Case {
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            depth: 0,
+            tokens: 24,
+            causal: true,
+            window: Some(8),
+            cap: None,
+        },
+        Case {
+            heads: 3,
+            kv_heads: 1,
+            head_dim: 16,
+            depth: 0,
+            tokens: 9,
+            causal: true,
+            window: Some(1),
+            cap: None,
+        },
+        Case {
+            heads: 2,
+            kv_heads: 2,
+            head_dim: 8,
+            depth: 600,
+            tokens: 7,
+            causal: true,
+            window: Some(300),
+            cap: None,
+        },
+        Case {
+            heads: 3,
+            kv_heads: 1,
+            head_dim: 40,
+            depth: 700,
+            tokens: 1,
+            causal: true,
+            window: Some(20),
+            cap: None,
+        },
+        Case {
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 2,
+            depth: 0,
+            tokens: 1,
+            causal: true,
+            window: None,
+            cap: None,
+        },
+        Case {
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            depth: 0,
+            tokens: 24,
+            causal: true,
+            window: None,
+            cap: None,
+        },
+        Case {
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            depth: 30,
+            tokens: 5,
+            causal: true,
+            window: None,
+            cap: None,
+        },
+        Case {
+            heads: 3,
+            kv_heads: 1,
+            head_dim: 40,
+            depth: 700,
+            tokens: 1,
+            causal: true,
+            window: None,
+            cap: None,
+        },
+        Case {
+            heads: 4,
+            kv_heads: 4,
+            head_dim: 32,
+            depth: 250,
+            tokens: 20,
+            causal: true,
+            window: None,
+            cap: None,
+        },
+        Case {
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 8,
+            depth: 0,
+            tokens: 300,
+            causal: false,
+            window: None,
+            cap: None,
+        },
+        Case {
+            heads: 26,
+            kv_heads: 1,
+            head_dim: 4,
+            depth: 3,
+            tokens: 2,
+            causal: true,
+            window: None,
+            cap: None,
+        },
     ];
 
     #[test]
@@ -531,7 +669,7 @@ mod tests {
 
     #[test]
     fn a_nan_key_is_not_made_quiet() {
-        let case = &CASES[6];
+        let case = &CASES[7];
         let mut rows = case.rows();
         rows[case.heads * case.head_dim] = f32::NAN;
         let cache = case.cache(&rows);

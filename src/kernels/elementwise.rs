@@ -169,7 +169,7 @@ impl GateArgument for GeluTanhArgument {
     #[inline(always)]
     unsafe fn negated<S: Simd>(x: S::Vector) -> S::Vector {
         // −2·√(2/π)
-        let factor = S::splat(-1.595_769_1);
+        let factor = S::splat(-1.595_769);
         let cubic = S::mul(S::mul(x, x), x);
         S::mul(factor, S::fma(S::splat(0.044_715), cubic, x))
     }

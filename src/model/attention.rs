@@ -17,8 +17,8 @@ pub(super) struct Attention {
     query_key_value: Linear,
     /// Of the queries and of the keys, before they are turned.
     head_norms: Option<(Norm, Norm)>,
-    /// Whether queries and keys turn by their positions.
-    turns: bool,
+    /// By which kind of rotary positions queries and keys turn, if they do.
+    turns: Option<usize>,
     output: Linear,
 }
 
@@ -54,6 +54,7 @@ impl Attention {
                 head_dim: config.head_dim,
                 scale: config.attention_scale as f32,
                 window: config.windows[layer],
+                cap: config.score_cap.map(|cap| cap as f32),
             },
             query_key_value: ops.linear_from(&weights, &biases)?,
             head_norms,
@@ -76,8 +77,8 @@ impl Attention {
         if let Some((query_norm, key_norm)) = &self.head_norms {
             projected = ops.norm_heads(projected, &self.shape, query_norm, key_norm)?;
         }
-        if self.turns {
-            projected = ops.rotary(projected, &self.shape, step)?;
+        if let Some(kind) = self.turns {
+            projected = ops.rotary(projected, &self.shape, &step.angles[kind])?;
         }
         ops.append(&projected, &self.shape, step, cache, self.layer)?;
         // [tokens, heads · head_dim]

@@ -35,13 +35,17 @@ pub struct ModelConfig {
     /// Whether attention and MLP have a norm before them, and one after them.
     pub norm_before: bool,
     pub norm_after: bool,
-    pub rotary: Rotary,
-    /// For each layer: whether its queries and keys turn by their positions.
-    pub rotary_layers: Vec<bool>,
+    /// The kinds of rotary positions in the model; the first is that of its full attention.
+    pub rotaries: Vec<Rotary>,
+    /// For each layer: by which kind its queries and keys turn, if they do.
+    pub rotary_layers: Vec<Option<usize>>,
     /// For each layer: how many keys a query sees, its own included; `None`: all.
     pub windows: Vec<Option<usize>>,
     /// Scores are multiplied by this before the softmax: 1/√dₖ in most families.
     pub attention_scale: f64,
+    /// Scores become cap · tanh(score / cap), and so do logits, in Gemma 2.
+    pub score_cap: Option<f64>,
+    pub logit_cap: Option<f64>,
     /// An RMS norm that queries and keys pass before they are turned.
     pub query_key_norm: Option<QueryKeyNorm>,
     /// Biases on query, key and value.
@@ -86,6 +90,28 @@ impl Multipliers {
 pub struct Rotary {
     pub base: f64,
     pub scaling: RotaryScaling,
+}
+
+impl Rotary {
+    fn validate(&self) -> Result<(), String> {
+        if !(self.base > 0.0 && self.base.is_finite()) {
+            return Err(format!("rope_theta is {}, expected a positive number", self.base));
+        }
+        if let RotaryScaling::Llama3 {
+            low_frequency_factor: low,
+            high_frequency_factor: high,
+            original_context,
+            ..
+        } = self.scaling
+            && !(low < high && original_context > 0.0)
+        {
+            return Err(format!(
+                "rope scaling llama3 has low_freq_factor {low}, high_freq_factor {high} and \
+                 original_max_position_embeddings {original_context}, expected rising factors and a positive number"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// How the angles are stretched for contexts longer than the model was first trained on.
@@ -204,21 +230,8 @@ impl ModelConfig {
                 self.norm_epsilon
             ));
         }
-        if !(self.rotary.base > 0.0 && self.rotary.base.is_finite()) {
-            return problem(format!("rope_theta is {}, expected a positive number", self.rotary.base));
-        }
-        if let RotaryScaling::Llama3 {
-            low_frequency_factor: low,
-            high_frequency_factor: high,
-            original_context,
-            ..
-        } = self.rotary.scaling
-            && !(low < high && original_context > 0.0)
-        {
-            return problem(format!(
-                "rope scaling llama3 has low_freq_factor {low}, high_freq_factor {high} and \
-                 original_max_position_embeddings {original_context}, expected rising factors and a positive number"
-            ));
+        for rotary in &self.rotaries {
+            rotary.validate()?;
         }
         if self.rotary_layers.len() != self.layers {
             return problem("no_rope_layers: expected one entry for each layer".into());
@@ -227,6 +240,9 @@ impl ModelConfig {
             return problem(
                 "layer_types or sliding_window: expected one window of at least 1 for each layer".into(),
             );
+        }
+        if [self.score_cap, self.logit_cap].into_iter().flatten().any(|cap| cap.is_nan() || cap <= 0.0) {
+            return problem("a softcapping is not a positive number".into());
         }
         let Multipliers { embedding, residual, logits } = self.multipliers;
         if ![self.attention_scale, embedding, residual, logits].iter().all(|factor| factor.is_finite()) {

@@ -25,8 +25,8 @@ pub struct Decoder {
     final_norm: Norm,
     /// `None` where the embedding serves as the head.
     head: Option<Linear>,
-    /// `[head_dim/2]`
-    frequencies: Vec<f32>,
+    /// Of each kind of rotary positions, `[head_dim/2]`.
+    frequencies: Vec<Vec<f32>>,
 }
 
 /// What one call of [`Decoder::forward`] is to do besides computing the last token's logits.
@@ -67,7 +67,8 @@ impl Decoder {
         } else {
             Some(ops.linear_from(&[source.parameter(Parameter::OutputHead, &table)?], &[])?)
         };
-        let frequencies = position::frequencies(&config.rotary, config.head_dim);
+        let frequencies =
+            config.rotaries.iter().map(|rotary| position::frequencies(rotary, config.head_dim)).collect();
         Ok(Decoder { config, ops, embedding, blocks, final_norm, head, frequencies })
     }
 
@@ -116,7 +117,8 @@ impl Decoder {
         }
         cache.reserve(tokens.len())?;
         let depth = cache.len();
-        let angles = position::angles(&self.frequencies, depth, tokens.len());
+        let angles =
+            self.frequencies.iter().map(|kind| position::angles(kind, depth, tokens.len())).collect();
         let step = Step { depth, tokens: tokens.len(), mask, angles };
         if let Some(observer) = &mut observer {
             let keys = depth + tokens.len();
@@ -143,6 +145,7 @@ impl Decoder {
         let hidden = self.ops.norm(&hidden, Some(&self.final_norm))?;
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let logits = self.ops.scale(self.ops.linear(&hidden, head)?, logits_multiplier)?; // [rows, vocabulary]
+        let logits = self.ops.soft_cap(logits, self.config.logit_cap)?;
         self.check_finite(&logits, &step, || "the output head".into())?;
 
         if let Some(observer) = &mut observer {

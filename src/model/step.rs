@@ -9,5 +9,6 @@ pub(super) struct Step {
     pub depth: usize,
     pub tokens: usize,
     pub mask: Mask,
-    pub angles: Angles,
+    /// Of each kind of rotary positions in the model.
+    pub angles: Vec<Angles>,
 }

@@ -161,6 +161,29 @@ impl ConfigFile {
             Some(scaling) => Some(scaling),
             None => self.object("rope_parameters")?,
         };
+        self.rotary_of(parameters.as_ref(), default_base, partial, context)
+    }
+
+    /// Rotary positions of the layers of one kind, where `rope_parameters` has an object for each
+    /// kind; elsewhere of no object at all.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::rotary`].
+    pub fn rotary_of_kind(&self, kind: &str, default_base: f64, context: usize) -> Result<Rotary> {
+        let parameters = match self.object("rope_parameters")? {
+            Some(kinds) => kinds.object(kind)?,
+            None => None,
+        };
+        self.rotary_of(parameters.as_ref(), default_base, 1.0, context)
+    }
+
+    fn rotary_of(
+        &self,
+        parameters: Option<&ConfigFile>,
+        default_base: f64,
+        partial: f64,
+        context: usize,
+    ) -> Result<Rotary> {
         let Some(parameters) = parameters else {
             self.whole_rotary(partial)?;
             return Ok(Rotary { base: default_base, scaling: RotaryScaling::None });

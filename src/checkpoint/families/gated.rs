@@ -23,6 +23,8 @@ pub(super) struct Defaults {
     pub norm_epsilon: f64,
     pub rotary_base: f64,
     pub activation: &'static str,
+    /// The key that names it.
+    pub activation_key: &'static str,
     pub tied_head: bool,
 }
 
@@ -39,20 +41,23 @@ pub(super) const LLAMA: Defaults = Defaults {
     norm_epsilon: 1e-6,
     rotary_base: 10_000.0,
     activation: "silu",
+    activation_key: "hidden_act",
     tied_head: false,
 };
 
 /// The decoder that a config describes, without what single families add.
 pub(super) fn decoder(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
     let family = file.text("model_type", Some("llama"))?;
-    let activation = match (file.text("hidden_act", Some(defaults.activation))?.as_str(), defaults.activation)
-    {
+    let activation = match (
+        file.text(defaults.activation_key, Some(defaults.activation))?.as_str(),
+        defaults.activation,
+    ) {
         ("silu" | "swish", "silu") => Activation::Silu,
         // Gemma's first configs say gelu and mean its approximation.
         ("gelu" | "gelu_pytorch_tanh", "gelu_pytorch_tanh") => Activation::GeluTanh,
         (other, expected) => {
-            let problem =
-                format!("hidden_act {other:?} is not implemented for {family}; expected {expected}");
+            let key = defaults.activation_key;
+            let problem = format!("{key} {other:?} is not implemented for {family}; expected {expected}");
             return Err(file.problem(problem));
         }
     };
@@ -89,10 +94,12 @@ pub(super) fn decoder(file: &ConfigFile, defaults: Defaults) -> Result<ModelConf
         norm_offset: 0.0,
         norm_before: true,
         norm_after: false,
-        rotary: file.rotary(defaults.rotary_base, context)?,
-        rotary_layers: vec![true; listed],
+        rotaries: vec![file.rotary(defaults.rotary_base, context)?],
+        rotary_layers: vec![Some(0); listed],
         windows: vec![None; listed],
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
+        score_cap: None,
+        logit_cap: None,
         query_key_norm: None,
         query_key_value_bias: false,
         attention_output_bias: false,

@@ -1,15 +1,29 @@
-//! Gemma (Gemma Team 2024): Llama's shape with a GELU gate, norms whose weights are stored as
-//! differences from 1, and an embedding multiplied by √hidden. Defaults are those of Transformers'
-//! `GemmaConfig`.
+//! Gemma 1 to 3 (Gemma Team 2024, 2025): Llama's shape with a GELU gate, norms whose weights are
+//! stored as differences from 1, and an embedding multiplied by √hidden. Gemma 2 adds norms after
+//! each half of a layer, soft caps and windows in every second layer; Gemma 3 norms of heads, windows
+//! in five of six layers, and a rotary base of their own for those. Defaults are those of
+//! Transformers' `GemmaConfig`, `Gemma2Config` and `Gemma3TextConfig`.
 
 use super::gated::{Defaults, LLAMA, decoder, is_buffer, tensor_name};
 use super::{ConfigFile, Family};
 use crate::error::Result;
-use crate::model::ModelConfig;
-use crate::model::config::Multipliers;
+use crate::model::config::{LayerParameter, Multipliers, QueryKeyNorm};
+use crate::model::{ModelConfig, Parameter};
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "gemma", config, tensor_name, begin_token: Some(2), end_token: Some(1), is_buffer };
+pub(super) const GEMMA: Family = Family {
+    model_type: "gemma",
+    config: gemma,
+    tensor_name,
+    begin_token: Some(2),
+    end_token: Some(1),
+    is_buffer,
+};
+
+pub(super) const GEMMA2: Family =
+    Family { model_type: "gemma2", config: gemma2, tensor_name: four_norms, ..GEMMA };
+
+pub(super) const GEMMA3: Family =
+    Family { model_type: "gemma3_text", config: gemma3, tensor_name: four_norms, ..GEMMA };
 
 const DEFAULTS: Defaults = Defaults {
     vocabulary: 256_000,
@@ -25,12 +39,13 @@ const DEFAULTS: Defaults = Defaults {
     ..LLAMA
 };
 
-fn config(file: &ConfigFile) -> Result<ModelConfig> {
+/// What all three have.
+fn common(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
     if file.flag("use_bidirectional_attention", false)? {
         return Err(file.problem("use_bidirectional_attention is not implemented"));
     }
     let bias = file.flag("attention_bias", false)?;
-    let config = decoder(file, DEFAULTS)?;
+    let config = decoder(file, defaults)?;
     let embedding = (config.hidden as f64).sqrt();
     Ok(ModelConfig {
         norm_offset: 1.0,
@@ -39,4 +54,88 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
         multipliers: Multipliers { embedding, ..Multipliers::NONE },
         ..config
     })
+}
+
+fn gemma(file: &ConfigFile) -> Result<ModelConfig> {
+    common(file, DEFAULTS)
+}
+
+/// Of Gemma 2 and 3: norms before and after each half, a scale of the scores of its own, windows in
+/// all layers but every `pattern`-th.
+fn later(
+    file: &ConfigFile,
+    defaults: Defaults,
+    pattern: usize,
+    caps: [Option<f64>; 2],
+) -> Result<ModelConfig> {
+    let config = common(file, Defaults { activation_key: "hidden_activation", ..defaults })?;
+    let window = file.size("sliding_window", Some(4096))?;
+    let types = file.layer_types()?.unwrap_or_else(|| {
+        let kind =
+            |layer: usize| if layer.is_multiple_of(pattern) { "full_attention" } else { "sliding_attention" };
+        (1..=config.windows.len()).map(|layer| kind(layer).to_owned()).collect()
+    });
+    let cap = |key: &str, default: Option<f64>| match file.mentions(key) {
+        true if !file.has(key) => Ok(None),
+        true => file.number(key, None).map(Some),
+        false => Ok(default),
+    };
+    Ok(ModelConfig {
+        norm_after: true,
+        attention_scale: 1.0 / file.number("query_pre_attn_scalar", Some(256.0))?.sqrt(),
+        score_cap: cap("attn_logit_softcapping", caps[0])?,
+        logit_cap: cap("final_logit_softcapping", caps[1])?,
+        windows: types.iter().map(|kind| (kind == "sliding_attention").then_some(window)).collect(),
+        ..config
+    })
+}
+
+fn gemma2(file: &ConfigFile) -> Result<ModelConfig> {
+    let defaults =
+        Defaults { hidden: 2304, intermediate: 9216, layers: 26, heads: 8, kv_heads: Some(4), ..DEFAULTS };
+    later(file, defaults, 2, [Some(50.0), Some(30.0)])
+}
+
+fn gemma3(file: &ConfigFile) -> Result<ModelConfig> {
+    const FULL: &str = "full_attention";
+    let defaults = Defaults {
+        vocabulary: 262_208,
+        hidden: 2304,
+        intermediate: 9216,
+        layers: 26,
+        heads: 8,
+        kv_heads: Some(4),
+        context: 131_072,
+        rotary_base: 1_000_000.0,
+        ..DEFAULTS
+    };
+    let config = later(file, defaults, file.size("sliding_window_pattern", Some(6))?.max(1), [None, None])?;
+    let nested = file.object("rope_parameters")?.is_some_and(|kinds| kinds.has(FULL));
+    let local_base = file.number("rope_local_base_freq", Some(10_000.0))?;
+    let full = match nested {
+        true if file.has("rope_scaling") => {
+            return Err(
+                file.problem("rope_scaling and rope_parameters for each kind of layer: expected one of them")
+            );
+        }
+        true => file.rotary_of_kind(FULL, 1_000_000.0, config.context)?,
+        false => config.rotaries[0].clone(),
+    };
+    let local = file.rotary_of_kind("sliding_attention", local_base, config.context)?;
+    Ok(ModelConfig {
+        query_key_norm: Some(QueryKeyNorm::Heads),
+        rotaries: vec![full, local],
+        rotary_layers: config.windows.iter().map(|window| Some(usize::from(window.is_some()))).collect(),
+        ..config
+    })
+}
+
+/// Llama's names, with one more norm before the MLP.
+fn four_norms(parameter: Parameter) -> String {
+    match parameter {
+        Parameter::Layer(layer, LayerParameter::MlpNorm) => {
+            format!("model.layers.{layer}.pre_feedforward_layernorm.weight")
+        }
+        other => tensor_name(other),
+    }
 }

@@ -35,7 +35,7 @@ mod tests {
         let config = parse(r#"{"model_type":"llama","num_key_value_heads":null}"#).unwrap();
         assert_eq!((config.vocabulary, config.hidden, config.intermediate), (32000, 4096, 11008));
         assert_eq!((config.layers, config.heads, config.kv_heads, config.head_dim), (32, 32, 32, 128));
-        assert_eq!((config.context, config.norm_epsilon, config.rotary.base), (2048, 1e-6, 10_000.0));
+        assert_eq!((config.context, config.norm_epsilon, config.rotaries[0].base), (2048, 1e-6, 10_000.0));
         assert!(!config.tied_head && !config.query_key_value_bias && !config.mlp_bias);
     }
 
@@ -43,8 +43,8 @@ mod tests {
     fn both_spellings_of_rotary_positions_mean_the_same() {
         let four = r#"{"rope_theta":500000.0,"rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":32}}"#;
         let five = r#"{"rope_parameters":{"rope_theta":500000.0,"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":32}}"#;
-        let rotary = parse(four).unwrap().rotary;
-        assert_eq!(rotary, parse(five).unwrap().rotary);
+        let rotary = parse(four).unwrap().rotaries.remove(0);
+        assert_eq!(rotary, parse(five).unwrap().rotaries[0]);
         assert_eq!(rotary.base, 500_000.0);
         assert!(matches!(rotary.scaling, RotaryScaling::Llama3 { original_context: 32.0, .. }));
     }

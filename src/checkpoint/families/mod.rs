@@ -38,7 +38,9 @@ pub const FAMILIES: &[Family] = &[
     qwen::QWEN3,
     granite::FAMILY,
     olmo2::FAMILY,
-    gemma::FAMILY,
+    gemma::GEMMA,
+    gemma::GEMMA2,
+    gemma::GEMMA3,
     smollm3::FAMILY,
 ];
 

@@ -38,11 +38,11 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
     let config = decoder(file, DEFAULTS)?;
     // 1 where queries and keys turn, in spite of its name.
     let turning = match file.has("no_rope_layers") {
-        true => file.token_ids("no_rope_layers")?.iter().map(|turns| *turns != 0).collect(),
+        true => file.token_ids("no_rope_layers")?.iter().map(|turns| (*turns != 0).then_some(0)).collect(),
         false => {
             let interval = file.size("no_rope_layer_interval", Some(4))?;
             (1..=config.rotary_layers.len())
-                .map(|layer| interval == 0 || !layer.is_multiple_of(interval))
+                .map(|layer| (interval == 0 || !layer.is_multiple_of(interval)).then_some(0))
                 .collect()
         }
     };

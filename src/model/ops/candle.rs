@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::kernels::elementwise::Activation;
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
+use crate::model::position::Angles;
 use crate::model::step::Step;
 
 /// `[tokens, inputs] · [outputs, inputs]ᵀ`, in f32 on the CPU, in the weights' type elsewhere.
@@ -28,20 +29,21 @@ pub(super) fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> 
     Ok((gate * &halves[1])?)
 }
 
-pub(super) fn rotary(rows: &Tensor, shape: &AttentionShape, step: &Step) -> Result<Tensor> {
+pub(super) fn rotary(rows: &Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
+    let (tokens, _) = rows.dims2()?;
     let heads = shape.heads + shape.kv_heads;
     let turning = heads * shape.head_dim;
-    let angles = (step.tokens, shape.head_dim / 2);
-    let cosines = Tensor::from_slice(&step.angles.cosines, angles, rows.device())?;
-    let sines = Tensor::from_slice(&step.angles.sines, angles, rows.device())?;
+    let dims = (tokens, shape.head_dim / 2);
+    let cosines = Tensor::from_slice(&angles.cosines, dims, rows.device())?;
+    let sines = Tensor::from_slice(&angles.sines, dims, rows.device())?;
     let turned = rows
         .narrow(1, 0, turning)?
-        .reshape((1, step.tokens, heads, shape.head_dim))?
+        .reshape((1, tokens, heads, shape.head_dim))?
         .transpose(1, 2)?
         .contiguous()?;
     let turned = candle_nn::rotary_emb::rope(&turned, &cosines, &sines)?
         .transpose(1, 2)?
-        .reshape((step.tokens, turning))?;
+        .reshape((tokens, turning))?;
     Ok(Tensor::cat(&[&turned, &rows.narrow(1, turning, shape.kv_width())?], 1)?)
 }
 
@@ -89,7 +91,7 @@ pub(super) fn attention(
     layer: usize,
     observer: Option<&mut dyn AttentionObserver>,
 ) -> Result<Tensor> {
-    let AttentionShape { heads, kv_heads, head_dim, scale, window } = *shape;
+    let AttentionShape { heads, kv_heads, head_dim, scale, window, cap } = *shape;
     let (tokens, seen) = (step.tokens, step.depth + step.tokens);
     let group = heads / kv_heads;
     // [kv_heads, group · tokens, head_dim]: the queries of a group meet their keys without a copy of them.
@@ -101,6 +103,9 @@ pub(super) fn attention(
         .reshape((kv_heads, group * tokens, head_dim))?;
     let scores = (queries.matmul(&keys.narrow(1, 0, seen)?.t()?)? * f64::from(scale))?;
     let mut scores = scores.reshape((heads, tokens, seen))?;
+    if let Some(cap) = cap {
+        scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
+    }
     if step.mask == Mask::Causal && (tokens > 1 || window.is_some_and(|window| window < seen)) {
         let masked = |query: usize, key: usize| {
             let position = step.depth + query;

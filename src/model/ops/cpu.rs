@@ -184,6 +184,7 @@ pub(super) fn attention(
             causal,
             window: shape.window,
             scale: shape.scale,
+            cap: shape.cap,
         };
         let Some(observer) = observer else {
             attend(isa, pool, cache, layer, queries(0, step.tokens), &mut out, None);

@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use super::config::ModelConfig;
 use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
+use super::position::Angles;
 use super::step::Step;
 use crate::error::{Error, Result};
 use crate::kernels::cache::{Cache, CacheShape};
@@ -68,6 +69,8 @@ pub(super) struct AttentionShape {
     pub scale: f32,
     /// How many keys a query sees under the causal mask.
     pub window: Option<usize>,
+    /// Scores become cap · tanh(score / cap).
+    pub cap: Option<f32>,
 }
 
 impl AttentionShape {
@@ -214,10 +217,10 @@ impl Ops {
     }
 
     /// Turns the queries and keys of rows `[tokens, query ‖ key ‖ value]` by their positions.
-    pub(super) fn rotary(&self, rows: Tensor, shape: &AttentionShape, step: &Step) -> Result<Tensor> {
+    pub(super) fn rotary(&self, rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
         match self.isa {
-            Some(_) => cpu::rotary(rows, shape, &step.angles),
-            None => candle::rotary(&rows, shape, step),
+            Some(_) => cpu::rotary(rows, shape, angles),
+            None => candle::rotary(&rows, shape, angles),
         }
     }
 
@@ -275,6 +278,14 @@ impl Ops {
     /// All values multiplied by a factor.
     pub(super) fn scale(&self, values: Tensor, factor: f64) -> Result<Tensor> {
         if factor == 1.0 { Ok(values) } else { Ok((values * factor)?) }
+    }
+
+    /// cap · tanh(value / cap), where there is a cap.
+    pub(super) fn soft_cap(&self, values: Tensor, cap: Option<f64>) -> Result<Tensor> {
+        match cap {
+            Some(cap) => Ok(((values / cap)?.tanh()? * cap)?),
+            None => Ok(values),
+        }
     }
 
     /// The residual connection.
