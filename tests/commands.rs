@@ -130,6 +130,19 @@ fn sampling_defaults_come_from_the_model() {
 }
 
 #[test]
+fn the_number_of_new_tokens_is_the_users_the_models_or_256() {
+    let count = |model: &std::path::Path, more: &[&str]| {
+        lines(&stdout(&[&["generate", "-m", arg(model), "Hello", "--json"], more].concat())).len()
+    };
+    let own = with_generation_config(r#"{"max_new_tokens":7}"#);
+    assert_eq!(count(own.path(), &[]), 7);
+    assert_eq!(count(own.path(), &["-n", "3"]), 3);
+    // The tiny model has 128 positions, fewer than 5 and 256.
+    assert_eq!(count(own.path(), &["-n", "-1"]), 123);
+    assert_eq!(count(&fixture("llama"), &[]), 123);
+}
+
+#[test]
 fn generation_ends_at_each_end_token_and_shows_it_in_json() {
     let all = lines(&stdout(&["generate", "-m", &model(), "Hello", "-n", "12", "--json"]));
     let end = all[1].id;

@@ -10,6 +10,8 @@ pub struct GenerationConfig {
     /// Any of these tokens ends the text.
     pub end_tokens: Vec<u32>,
     pub begin_token: Option<u32>,
+    /// How long its makers let it go on.
+    pub max_new_tokens: Option<usize>,
     /// `false`: greedy, unless the user asks for sampling.
     pub sample: bool,
     pub temperature: f64,
@@ -73,6 +75,10 @@ impl GenerationConfig {
         Ok(GenerationConfig {
             end_tokens,
             begin_token,
+            max_new_tokens: match file.has("max_new_tokens") {
+                true => Some(file.size("max_new_tokens", None)?.max(1)),
+                false => None,
+            },
             sample: file.flag("do_sample", false)?,
             temperature: in_range(file, "temperature", 1.0, |value| value >= 0.0, "at least 0")?,
             top_k: file.size("top_k", Some(50))?,

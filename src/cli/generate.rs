@@ -28,10 +28,10 @@ pub struct GenerateArgs {
     prompt: PromptArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// New tokens, at most; -1 means until the text or the context ends
-    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value_t = 256,
+    /// New tokens, at most; -1 means until the text or the context ends [default: the model's own, else 256]
+    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N",
           allow_negative_numbers = true, value_parser = new_tokens)]
-    predict: i64,
+    predict: Option<i64>,
     /// Positions of prompt and new tokens together [default: what is needed, up to the model's]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -49,6 +49,8 @@ pub struct GenerateArgs {
     #[command(flatten)]
     capture: CaptureArgs,
 }
+
+const DEFAULT_NEW_TOKENS: usize = 256;
 
 #[derive(Args)]
 struct SamplingArgs {
@@ -128,7 +130,10 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let checkpoint = args.model.open()?;
     let prompt = source.tokens(&checkpoint)?;
     let config = checkpoint.config();
-    let new_tokens = usize::try_from(args.predict).unwrap_or(usize::MAX);
+    let new_tokens = match args.predict {
+        Some(number) => usize::try_from(number).unwrap_or(usize::MAX),
+        None => checkpoint.generation().max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
+    };
     let context = args.context.map(|context| context as usize);
     context_for(prompt.ids.len(), new_tokens, context, config.context)?;
     let sampling = args.sampling.resolve(&checkpoint);
