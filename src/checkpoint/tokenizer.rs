@@ -128,6 +128,11 @@ impl Tokenizer {
         self.added.contains_key(&id)
     }
 
+    /// The last token that is no added one.
+    pub fn last_ordinary(&self, ids: &[u32]) -> Option<u32> {
+        ids.iter().rev().copied().find(|id| !self.is_added(*id))
+    }
+
     /// Special tokens and their numbers, in order.
     pub fn special_tokens(&self) -> Vec<(u32, String)> {
         let mut tokens: Vec<_> = self

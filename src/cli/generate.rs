@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 use attend::Checkpoint;
 use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
-use attend::generation::{Finish, GenerationOptions, Prompt, Sampling, Session, Token, sampler};
+use attend::generation::{Finish, GenerationOptions, Sampling, Session, Token, sampler};
 use attend::measure::memory;
 use attend::model::{AttentionObserver, Mask};
 use clap::Args;
 
 use super::Outcome;
 use super::capture_args::{CaptureArgs, RunInfo};
-use super::model_args::{ModelArgs, load};
+use super::model_args::ModelArgs;
 use super::output::{counted, interrupt_flag, megabytes, note, print};
 use super::prompt_args::{PromptArgs, token_bytes};
 
@@ -144,7 +144,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element());
     let plan = args.capture.plan(&checkpoint)?;
-    let decoder = load(&checkpoint, &options)?;
+    let decoder = checkpoint.load(&options)?;
     let loaded = started.elapsed().as_secs_f64();
 
     let options = GenerationOptions {
@@ -162,9 +162,16 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     if args.echo {
         print(&prompt.text())?;
     }
-    let writer = Writer { json: args.json, checkpoint: &checkpoint, recorder, ends_line: true };
-    let timing = Timing { started, loaded, prompt: prompt.ids.len(), ..Timing::default() };
-    generate(session, &prompt, writer, timing, &sampling)
+    let writer = Writer {
+        json: args.json,
+        checkpoint: &checkpoint,
+        recorder,
+        position: prompt.ids.len(),
+        previous: checkpoint.tokenizer().ok().and_then(|tokenizer| tokenizer.last_ordinary(&prompt.ids)),
+        ends_line: true,
+    };
+    let timing = Timing::new(started, loaded, prompt.ids.len());
+    generate(session, writer, timing, &sampling)
 }
 
 /// Where tokens go: standard output, and the dump.
@@ -172,6 +179,9 @@ struct Writer<'c> {
     json: bool,
     checkpoint: &'c Checkpoint,
     recorder: Option<Recorder>,
+    /// Of the next token, and the ordinary token before it: for the recorder.
+    position: usize,
+    previous: Option<u32>,
     /// Whether the text printed so far ends in a new line.
     ends_line: bool,
 }
@@ -187,32 +197,12 @@ struct Timing {
     first_token: f64,
 }
 
-impl Default for Timing {
-    fn default() -> Timing {
-        Timing {
-            started: Instant::now(),
-            loaded: 0.0,
-            prompt: 0,
-            generated: 0,
-            prompt_seconds: 0.0,
-            generation_seconds: 0.0,
-            first_token: 0.0,
-        }
-    }
-}
-
 fn generate(
     mut session: Session<'_>,
-    prompt: &Prompt,
     mut writer: Writer<'_>,
     mut timing: Timing,
     sampling: &Sampling,
 ) -> Result<Outcome> {
-    let mut index = prompt.ids.len();
-    let mut previous = None;
-    for id in &prompt.ids {
-        token_bytes(writer.checkpoint, *id, &mut previous);
-    }
     loop {
         let step = Instant::now();
         let observer = writer.recorder.as_mut().map(|recorder| recorder as &mut dyn AttentionObserver);
@@ -229,9 +219,7 @@ fn generate(
             }
         };
         timing.count(step.elapsed().as_secs_f64());
-        let bytes = token_bytes(writer.checkpoint, token.id, &mut previous);
-        writer.write(index, &token, bytes)?;
-        index += 1;
+        writer.write(&token)?;
     }
     writer.end_line()?;
     if session.finish() == Some(Finish::ContextFull) {
@@ -254,16 +242,18 @@ fn generate(
 
 impl Writer<'_> {
     /// Without a tokenizer there is no text: the tokens' numbers are shown, as --prompt-ids takes them.
-    fn write(&mut self, index: usize, token: &Token, bytes: Vec<u8>) -> Result<()> {
+    fn write(&mut self, token: &Token) -> Result<()> {
         if let Some(recorder) = &mut self.recorder {
+            let bytes = token_bytes(self.checkpoint, token.id, &mut self.previous);
             recorder.token(&TokenRecord {
-                index,
+                index: self.position,
                 id: token.id,
                 text: token.text.clone(),
                 bytes,
                 role: TokenRole::Generated,
                 logprob: Some(token.log_probability),
             })?;
+            self.position += 1;
         }
         if self.json {
             #[derive(serde::Serialize)]
@@ -302,6 +292,11 @@ impl Writer<'_> {
 }
 
 impl Timing {
+    fn new(started: Instant, loaded: f64, prompt: usize) -> Timing {
+        let (prompt_seconds, generation_seconds, first_token) = (0.0, 0.0, 0.0);
+        Timing { started, loaded, prompt, generated: 0, prompt_seconds, generation_seconds, first_token }
+    }
+
     fn count(&mut self, seconds: f64) {
         if self.generated == 0 {
             self.prompt_seconds = seconds;

@@ -16,7 +16,7 @@ use terminal_size::{Height, Width, terminal_size};
 use unicode_width::UnicodeWidthStr;
 
 use super::capture_args::{CaptureArgs, RunInfo};
-use super::model_args::{ComputeArgs, Kernels, ModelArgs, load};
+use super::model_args::{ComputeArgs, Kernels, ModelArgs};
 use super::output::{note, print};
 use super::prompt_args::{PromptArgs, records};
 use super::{Outcome, usage};
@@ -172,7 +172,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element());
     let plan = args.capture.plan(&checkpoint)?;
-    let decoder = load(&checkpoint, &options)?;
+    let decoder = checkpoint.load(&options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;
     let mut map = ShownMap::of(layer, args.head);
     let mut both;

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result};
 use attend::kernels::matmul::ElementType;
 use attend::kernels::threads::available_threads;
-use attend::model::{Decoder, KernelChoice};
+use attend::model::KernelChoice;
 use attend::{Checkpoint, LoadOptions};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
@@ -106,11 +106,6 @@ impl Dtype {
             Dtype::F16 => ElementType::F16,
         }
     }
-}
-
-/// Loads the weights, saying which part failed.
-pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Decoder> {
-    Ok(checkpoint.load(options)?)
 }
 
 /// What the device is called in output: `cpu` or `cuda`.

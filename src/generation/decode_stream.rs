@@ -22,7 +22,7 @@ impl<'t> DecodeStream<'t> {
 
     /// A stream that goes on behind tokens that were shown already.
     pub fn behind(tokenizer: Option<&'t Tokenizer>, shown: &[u32]) -> DecodeStream<'t> {
-        let previous = tokenizer.and_then(|t| shown.iter().rev().copied().find(|id| !t.is_added(*id)));
+        let previous = tokenizer.and_then(|tokenizer| tokenizer.last_ordinary(shown));
         DecodeStream { previous, ..DecodeStream::new(tokenizer, false) }
     }
 

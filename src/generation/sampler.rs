@@ -84,9 +84,13 @@ impl Sampler {
     /// # Panics
     /// If there are no logits.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
+        let greedy = self.sampling.temperature == 0.0;
+        if greedy && self.sampling.repeat_penalty == 1.0 {
+            return likeliest((0..).zip(logits.iter().copied()));
+        }
         let candidates = self.penalised(logits, history);
-        if self.sampling.temperature == 0.0 {
-            return likeliest(&candidates);
+        if greedy {
+            return likeliest(candidates.iter().map(|candidate| (candidate.id, candidate.score)));
         }
         let candidates = self.filtered(candidates);
         self.draw(&candidates)
@@ -156,7 +160,7 @@ impl Sampler {
             }
         }
         // Rounding can leave a hair above 0 at the end.
-        likeliest(candidates)
+        likeliest(candidates.iter().map(|candidate| (candidate.id, candidate.score)))
     }
 }
 
@@ -170,14 +174,13 @@ fn largest_score(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| candidate.score).fold(f64::NEG_INFINITY, f64::max)
 }
 
-fn likeliest(candidates: &[Candidate]) -> u32 {
-    let mut best = candidates[0];
-    for candidate in candidates {
-        if candidate.score > best.score {
-            best = *candidate;
-        }
-    }
-    best.id
+/// The first of the highest scores.
+///
+/// # Panics
+/// If there are none.
+fn likeliest<S: PartialOrd + Copy>(mut scores: impl Iterator<Item = (u32, S)>) -> u32 {
+    let first = scores.next().expect("a vocabulary has tokens");
+    scores.fold(first, |best, next| if next.1 > best.1 { next } else { best }).0
 }
 
 /// Natural logarithm of a token's probability under the model, before any filter.

@@ -1,20 +1,13 @@
 //! Granite 3 (IBM 2024): Llama's shape with multipliers on embedding, scores, residual stream and
 //! logits. Defaults are those of Transformers' `GraniteConfig`.
 
-use super::gated::{LLAMA, decoder, is_buffer, tensor_name};
-use super::{ConfigFile, Family};
+use super::gated::{LLAMA, decoder};
+use super::{ConfigFile, Family, llama};
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::model::config::Multipliers;
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "granite",
-    config,
-    tensor_name,
-    begin_token: Some(1),
-    end_token: Some(2),
-    is_buffer,
-};
+pub(super) const FAMILY: Family = Family { model_type: "granite", config, ..llama::FAMILY };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
     let bias = file.flag("attention_bias", false)?;

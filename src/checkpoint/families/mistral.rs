@@ -1,19 +1,12 @@
 //! Mistral (Jiang et al. 2023): Llama's shape with a sliding window in every layer. Defaults are
 //! those of Transformers' `MistralConfig`.
 
-use super::gated::{Defaults, LLAMA, decoder, is_buffer, tensor_name};
-use super::{ConfigFile, Family};
+use super::gated::{Defaults, LLAMA, decoder};
+use super::{ConfigFile, Family, llama};
 use crate::error::Result;
 use crate::model::ModelConfig;
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "mistral",
-    config,
-    tensor_name,
-    begin_token: Some(1),
-    end_token: Some(2),
-    is_buffer,
-};
+pub(super) const FAMILY: Family = Family { model_type: "mistral", config, ..llama::FAMILY };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
     if file.has("layer_types") {
