@@ -24,7 +24,8 @@ fn best() -> (Isa, Pool) {
 fn products(criterion: &mut Criterion) {
     let (isa, pool) = best();
     let bytes: Vec<u8> = values(HIDDEN * INTERMEDIATE).iter().flat_map(|v| v.to_le_bytes()).collect();
-    let raw = RawMatrix { rows: INTERMEDIATE, columns: HIDDEN, element: ElementType::F32, bytes: &bytes };
+    let raw =
+        RawMatrix { rows: INTERMEDIATE, columns: HIDDEN, element: ElementType::F32, bytes: bytes.into() };
     for tokens in [1, 512] {
         let mut group = criterion.benchmark_group(format!("matmul/{tokens}x{HIDDEN}x{INTERMEDIATE}"));
         // A product and a sum each.

@@ -1,6 +1,7 @@
 //! Weights in safetensors files: mapped, their headers checked before anything is used, and lent
 //! to the decoder by our parameters' names.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -106,7 +107,7 @@ impl Weights {
             [rows, columns] => (*rows, *columns),
             _ => unreachable!("the decoder asks for vectors and matrices"),
         };
-        Ok(RawMatrix { rows, columns, element, bytes: &file.bytes[place.start..place.end] })
+        Ok(RawMatrix { rows, columns, element, bytes: Cow::Borrowed(&file.bytes[place.start..place.end]) })
     }
 }
 

@@ -5,6 +5,7 @@
 //! reading the weights once, in one sequential stream a thread; with many (a prompt) into
 //! arithmetic, twelve rows at a time.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -51,12 +52,13 @@ impl std::fmt::Display for ElementType {
 }
 
 /// A row-major matrix `[rows, columns]` as it lies in a file: little-endian, any alignment.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct RawMatrix<'a> {
     pub rows: usize,
     pub columns: usize,
     pub element: ElementType,
-    pub bytes: &'a [u8],
+    /// Borrowed from the file where the matrix lies there as it is.
+    pub bytes: Cow<'a, [u8]>,
 }
 
 impl RawMatrix<'_> {
@@ -356,7 +358,7 @@ mod tests {
     const ELEMENTS: [ElementType; 3] = [ElementType::F32, ElementType::Bf16, ElementType::F16];
 
     /// The definition, in f64, over the weights as they are held.
-    fn defined(raw: RawMatrix<'_>, element: ElementType, input: &[f32]) -> Vec<(f64, f64)> {
+    fn defined(raw: &RawMatrix<'_>, element: ElementType, input: &[f32]) -> Vec<(f64, f64)> {
         let held = |v: f32| match element {
             ElementType::F32 => v,
             ElementType::Bf16 => bf16::from_f32(v).to_f32(),
@@ -392,13 +394,14 @@ mod tests {
                     (40, 70, 16),
                 ] {
                     let data = bytes(&values(rows * columns, 1), element);
-                    let raw = RawMatrix { rows, columns, element, bytes: &data };
-                    let weights = PackedMatrix::pack(&pool, &[raw], element).unwrap();
+                    let raw = RawMatrix { rows, columns, element, bytes: (&data).into() };
+                    let weights = PackedMatrix::pack(&pool, std::slice::from_ref(&raw), element).unwrap();
                     let input = values(tokens * columns, 2);
                     let mut out = vec![f32::NAN; tokens * rows];
                     matmul(isa, &pool, &weights, &input, &mut out);
                     let bound = 2.0 * columns as f64 * f64::from(f32::EPSILON);
-                    for (at, (ours, (sum, size))) in out.iter().zip(defined(raw, element, &input)).enumerate()
+                    for (at, (ours, (sum, size))) in
+                        out.iter().zip(defined(&raw, element, &input)).enumerate()
                     {
                         let error = (f64::from(*ours) - sum).abs();
                         assert!(
@@ -417,7 +420,7 @@ mod tests {
             for element in ELEMENTS {
                 let (tokens, rows, columns) = (29, 70, 48);
                 let data = bytes(&values(rows * columns, 3), element);
-                let raw = RawMatrix { rows, columns, element, bytes: &data };
+                let raw = RawMatrix { rows, columns, element, bytes: (&data).into() };
                 let input = values(tokens * columns, 4);
                 let mut together = vec![0f32; tokens * rows];
                 let pool = Pool::new(2);
@@ -439,8 +442,8 @@ mod tests {
         let (upper, lower) =
             (bytes(&values(3 * 5, 5), ElementType::F32), bytes(&values(40 * 5, 6), ElementType::F16));
         let sources = [
-            RawMatrix { rows: 3, columns: 5, element: ElementType::F32, bytes: &upper },
-            RawMatrix { rows: 40, columns: 5, element: ElementType::F16, bytes: &lower },
+            RawMatrix { rows: 3, columns: 5, element: ElementType::F32, bytes: (&upper).into() },
+            RawMatrix { rows: 40, columns: 5, element: ElementType::F16, bytes: (&lower).into() },
         ];
         let packed = PackedMatrix::pack(&pool, &sources, ElementType::F32).unwrap();
         let mut row = [0f32; 5];

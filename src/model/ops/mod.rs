@@ -158,7 +158,7 @@ impl Ops {
     }
 
     fn tensor(&self, raw: &RawMatrix<'_>) -> Result<Tensor, candle_core::Error> {
-        Tensor::from_raw_buffer(raw.bytes, dtype(raw.element), &[raw.rows, raw.columns], &self.device)
+        Tensor::from_raw_buffer(&raw.bytes, dtype(raw.element), &[raw.rows, raw.columns], &self.device)
     }
 
     /// Room for the keys and values of `capacity` positions.
