@@ -33,7 +33,7 @@ fn products(criterion: &mut Criterion) {
         let input = values(tokens * HIDDEN);
         let mut out = vec![0f32; tokens * INTERMEDIATE];
         for element in [ElementType::F32, ElementType::Bf16, ElementType::F16] {
-            let weights = PackedMatrix::pack(&pool, &[raw], element).unwrap();
+            let weights = PackedMatrix::pack(&pool, std::slice::from_ref(&raw), element).unwrap();
             group.bench_function(BenchmarkId::from_parameter(element), |b| {
                 b.iter(|| matmul(isa, &pool, &weights, black_box(&input), &mut out));
             });
