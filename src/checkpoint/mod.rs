@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::kernels::Pool;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
-use crate::model::{Decoder, KernelChoice, ModelConfig, Ops, Parameter, ParameterSource};
+use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, ParameterSource};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
 use source::Source;
@@ -110,7 +110,7 @@ impl Checkpoint {
             family.end_token,
         )?;
         let weights = Weights::open(&source)?;
-        let named = NamedWeights::new(&weights, family.tensor_name);
+        let named = NamedWeights::new(&weights, family, &config);
         for (parameter, shape) in config.parameters() {
             named.parameter(parameter, &shape)?;
         }
@@ -131,8 +131,7 @@ impl Checkpoint {
         let element = options.element.unwrap_or(self.element());
         let pool = Arc::new(Pool::new(options.threads));
         let ops = Ops::new(options.device.clone(), options.kernels, element, pool)?;
-        let named = NamedWeights::new(&self.weights, self.family.tensor_name);
-        Decoder::new(self.config.clone(), ops, &named)
+        Decoder::new(self.config.clone(), ops, &self.named_weights())
     }
 
     /// The model's name: its folder's.
@@ -163,8 +162,12 @@ impl Checkpoint {
 
     /// How the checkpoint holds its weights: the embedding's type.
     pub fn element(&self) -> ElementType {
-        let name = (self.family.tensor_name)(Parameter::Embedding);
-        self.weights.element(&name).unwrap_or(ElementType::F32)
+        let name = self.named_weights().names(Module::Embedding.weight());
+        self.weights.element(&name[0]).unwrap_or(ElementType::F32)
+    }
+
+    fn named_weights(&self) -> NamedWeights<'_> {
+        NamedWeights::new(&self.weights, self.family, &self.config)
     }
 
     pub fn weights(&self) -> &Weights {
@@ -174,17 +177,16 @@ impl Checkpoint {
     /// Tensors in the files that the model does not use. Any but a buffer or a tied head means
     /// that the config and the weights may not belong together.
     pub fn unused_tensors(&self) -> Vec<String> {
-        let mut used: std::collections::HashSet<String> = self
-            .config
-            .parameters()
-            .iter()
-            .map(|(parameter, _)| (self.family.tensor_name)(*parameter))
-            .collect();
-        used.insert((self.family.tensor_name)(Parameter::OutputHead));
+        let named = self.named_weights();
+        let mut used: std::collections::HashSet<String> =
+            self.config.parameters().iter().flat_map(|(parameter, _)| named.names(*parameter)).collect();
+        if self.config.tied_head && !self.config.is_encoder() {
+            used.extend(named.names(Module::OutputHead.weight()));
+        }
         let mut unused: Vec<String> = self
             .weights
             .names()
-            .filter(|name| !used.contains(*name) && !(self.family.is_buffer)(name))
+            .filter(|name| !used.contains(*name) && !(self.family.is_unused)(name))
             .map(str::to_owned)
             .collect();
         unused.sort_unstable();

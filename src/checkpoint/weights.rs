@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::families::{Family, Rows};
 use super::source::{Bytes, Source};
 use crate::error::{Error, Result};
 use crate::kernels::matmul::{ElementType, RawMatrix};
-use crate::model::{Parameter, ParameterSource};
+use crate::model::parameter::Part;
+use crate::model::{ModelConfig, Module, Parameter, ParameterSource};
 
 /// Every tensor of a checkpoint, by the name in its files.
 pub struct Weights {
@@ -83,7 +85,8 @@ impl Weights {
         element(self.tensors.get(name)?.dtype)
     }
 
-    fn matrix(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
+    /// A whole tensor, whose shape must be `shape`.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
         let place = self
             .tensors
             .get(name)
@@ -114,14 +117,37 @@ impl Weights {
 /// A checkpoint's weights behind a family's names.
 pub(super) struct NamedWeights<'a> {
     weights: &'a Weights,
-    name: fn(Parameter) -> String,
+    family: &'a Family,
+    config: &'a ModelConfig,
+    /// What the files' names lack: they hold the model without its head.
+    lacking: &'a str,
     /// The layer that was asked for last: when the next begins, the pages read so far can go.
     layer: Cell<Option<usize>>,
 }
 
 impl<'a> NamedWeights<'a> {
-    pub(super) fn new(weights: &'a Weights, name: fn(Parameter) -> String) -> NamedWeights<'a> {
-        NamedWeights { weights, name, layer: Cell::new(None) }
+    pub(super) fn new(weights: &'a Weights, family: &'a Family, config: &'a ModelConfig) -> NamedWeights<'a> {
+        let whole = NamedWeights { weights, family, config, lacking: "", layer: Cell::new(None) };
+        let missing = |named: &NamedWeights<'_>| {
+            named.names(Module::Embedding.weight()).iter().any(|name| !weights.tensors.contains_key(name))
+        };
+        let headless = NamedWeights { lacking: family.prefix, layer: Cell::new(None), ..whole };
+        if missing(&whole) && !missing(&headless) { headless } else { whole }
+    }
+
+    /// The tensors that hold a parameter, as they are called in these files.
+    pub(super) fn names(&self, parameter: Parameter) -> Vec<String> {
+        let suffixes = match parameter.part {
+            Part::Weight => [".weight", ".gamma"],
+            Part::Bias => [".bias", ".beta"],
+        };
+        let name = |module: &String| {
+            let module = module.strip_prefix(self.lacking).unwrap_or(module);
+            // Norms in BERT's first checkpoints have Greek names.
+            let [usual, older] = suffixes.map(|suffix| format!("{module}{suffix}"));
+            if self.weights.tensors.contains_key(&older) { older } else { usual }
+        };
+        (self.family.place)(self.config, parameter.module).names.iter().map(name).collect()
     }
 }
 
@@ -133,15 +159,84 @@ impl Drop for NamedWeights<'_> {
 
 impl ParameterSource for NamedWeights<'_> {
     fn parameter(&self, parameter: Parameter, shape: &[usize]) -> Result<RawMatrix<'_>> {
-        let layer = match parameter {
-            Parameter::Layer(layer, _) => Some(layer),
+        let layer = match parameter.module {
+            Module::Layer(layer, _) => Some(layer),
             _ => None,
         };
         if self.layer.replace(layer) != layer {
             self.weights.files.iter().for_each(|file| file.bytes.release());
         }
-        self.weights.matrix(&(self.name)(parameter), shape)
+        let place = (self.family.place)(self.config, parameter.module);
+        let names = self.names(parameter);
+        let mut held = shape.to_vec();
+        held[0] = match place.rows {
+            Rows::All => shape[0] / names.len(),
+            Rows::Blocks { total, .. } => total,
+        };
+        let transposed = place.transposed && shape.len() == 2;
+        if transposed {
+            held.reverse();
+        }
+        let parts = names
+            .iter()
+            .map(|name| self.weights.tensor(name, &held))
+            .map(|matrix| if transposed { Ok(transpose(&matrix?)) } else { matrix })
+            .collect::<Result<Vec<_>>>()?;
+        let matrix = stack(parts);
+        Ok(match (place.rows, shape.len()) {
+            (Rows::All, _) => matrix,
+            // A bias has a number for each row of the weight.
+            (rows, 1) => select(matrix, rows, true),
+            (rows, _) => select(matrix, rows, false),
+        })
     }
+}
+
+/// Matrices on top of one another; vectors one behind the other.
+fn stack(mut parts: Vec<RawMatrix<'_>>) -> RawMatrix<'_> {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let vectors = parts.iter().all(|part| part.rows == 1);
+    let (rows, columns) = if vectors {
+        (1, parts.iter().map(|part| part.columns).sum())
+    } else {
+        (parts.iter().map(|part| part.rows).sum(), parts[0].columns)
+    };
+    let element = parts[0].element;
+    let bytes = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect::<Vec<u8>>().into();
+    RawMatrix { rows, columns, element, bytes }
+}
+
+/// Some rows of a matrix, or with `of_vector` some numbers of a vector.
+fn select(matrix: RawMatrix<'_>, rows: Rows, of_vector: bool) -> RawMatrix<'_> {
+    let Rows::Blocks { first, block, stride, total } = rows else { return matrix };
+    let row = matrix.bytes.len() / total;
+    let blocks = total / stride;
+    let range = |index: usize| (index * stride + first) * row..(index * stride + first + block) * row;
+    let bytes = match matrix.bytes {
+        Cow::Borrowed(bytes) if blocks == 1 => Cow::Borrowed(&bytes[range(0)]),
+        bytes => {
+            (0..blocks).flat_map(|index| bytes[range(index)].iter().copied()).collect::<Vec<u8>>().into()
+        }
+    };
+    let count = blocks * block;
+    let (rows, columns) = if of_vector { (1, count) } else { (count, matrix.columns) };
+    RawMatrix { rows, columns, element: matrix.element, bytes }
+}
+
+/// `[inputs, outputs]` → `[outputs, inputs]`.
+fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
+    let (rows, columns) = (matrix.columns, matrix.rows);
+    let size = matrix.element.size();
+    let mut bytes = Vec::with_capacity(matrix.bytes.len());
+    for row in 0..rows {
+        for column in 0..columns {
+            let at = (column * rows + row) * size;
+            bytes.extend_from_slice(&matrix.bytes[at..at + size]);
+        }
+    }
+    RawMatrix { rows, columns, element: matrix.element, bytes: bytes.into() }
 }
 
 fn element(dtype: Dtype) -> Option<ElementType> {

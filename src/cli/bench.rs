@@ -55,6 +55,7 @@ pub struct BenchArgs {
 
 pub fn run(args: BenchArgs) -> Result<Outcome> {
     let checkpoint = open(args.model.as_deref())?;
+    checkpoint.config().check_generates()?;
     let tests = args.tests(&checkpoint)?;
     if cfg!(debug_assertions) {
         note("warning: this is a debug build, many times slower; build with `cargo build --release`");

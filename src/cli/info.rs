@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use attend::checkpoint::families::FAMILIES;
-use attend::model::config::RotaryScaling;
+use attend::model::ModelConfig;
+use attend::model::position::RotaryScaling;
 use clap::Args;
 
 use super::Outcome;
@@ -58,13 +59,23 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     line("hidden size", config.hidden.to_string());
     line("MLP size", config.intermediate.to_string());
     line("vocabulary", config.vocabulary.to_string());
-    line("output head", if config.tied_head { "the embedding (tied)" } else { "its own" }.into());
-    let scaling = match config.rotaries[0].scaling {
-        RotaryScaling::None => String::new(),
-        RotaryScaling::Linear { factor } => format!(", linear scaling by {factor}"),
-        RotaryScaling::Llama3 { factor, .. } => format!(", llama3 scaling by {factor}"),
-    };
-    line("positions", format!("rotary, base {}{scaling}", config.rotaries[0].base));
+    if config.is_encoder() {
+        line("kind", "an encoder: it has attention maps, and does not generate".into());
+    } else {
+        line("output head", if config.tied_head { "the embedding (tied)" } else { "its own" }.into());
+    }
+    line("positions", positions(config));
+    if let Some(experts) = &config.experts {
+        let shared = if experts.shared_intermediate.is_some() { " and a shared one" } else { "" };
+        let layers = experts.layers.iter().filter(|has| **has).count();
+        line(
+            "experts",
+            format!(
+                "{} of {}{shared} for a token, of size {}, in {layers} of {} layers",
+                experts.chosen, experts.count, experts.intermediate, config.layers
+            ),
+        );
+    }
     line("context", format!("{} tokens", config.context));
     let windowed: Vec<usize> = config.windows.iter().flatten().copied().collect();
     if let Some(window) = windowed.first() {
@@ -113,4 +124,33 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     line("sampling", format!("{sampling} (the model's default)"));
     print(&out)?;
     Ok(Outcome::Done)
+}
+
+/// How the model knows where a token stands.
+fn positions(config: &ModelConfig) -> String {
+    let mut kinds = vec![];
+    if config.learned_positions.is_some() {
+        kinds.push("learned".to_owned());
+    }
+    if config.alibi.is_some() {
+        kinds.push("linear biases (ALiBi)".to_owned());
+    }
+    if let Some(rotary) = config.rotaries.first() {
+        let part = match rotary.dims {
+            dims if dims == config.head_dim => String::new(),
+            dims => format!(", on {dims} of {} values of a head", config.head_dim),
+        };
+        let scaling = match &rotary.scaling {
+            RotaryScaling::None => String::new(),
+            RotaryScaling::Linear { factor } => format!(", linear scaling by {factor}"),
+            RotaryScaling::Llama3 { factor, .. } => format!(", llama3 scaling by {factor}"),
+            RotaryScaling::Dynamic { factor, .. } => format!(", dynamic scaling by {factor}"),
+            RotaryScaling::Yarn { factor, .. } => format!(", yarn scaling by {factor}"),
+            RotaryScaling::LongRope { original_context, .. } => {
+                format!(", longrope scaling beyond {original_context} tokens")
+            }
+        };
+        kinds.push(format!("rotary, base {}{part}{scaling}", rotary.base));
+    }
+    if kinds.is_empty() { "none".into() } else { kinds.join("; ") }
 }
