@@ -3,7 +3,7 @@
 
     scripts/hf_reference.py tiny NAME OUT_DIR [--seed N]       a small random checkpoint of a family or variant
     scripts/hf_reference.py answers CHECKPOINT OUT_FILE [--tokens 1,2,3 | --text TEXT] [--new 16]
-    scripts/hf_reference.py batch OUT_DIR NAME[:SEED] ...      both, in OUT_DIR/NAME or OUT_DIR/NAME-SEED, in one process
+    scripts/hf_reference.py batch OUT_DIR NAME[:SEED] ...      both, in OUT_DIR/NAME[-SEED], all in one process
     scripts/hf_reference.py list                               the families, a line each: FAMILIES and ENCODERS
     scripts/hf_reference.py variants                           the variants, a line each: VARIANTS
 
@@ -25,7 +25,8 @@ The continuation is `generate`'s, so that models which rearrange their cache whi
 with longrope first reads a text longer than original_max_position_embeddings, Transformers drops the cache and reads
 the whole text again with the long factors; that step's row is the last of the new maps. Dynamic rope keeps its cache:
 each step past max_position_embeddings turns its own query and key by the frequencies of the length so far, and older
-keys keep the turn that they had.
+keys keep the turn that they had. Falcon's ALiBi, which its eager path counts twice, is counted once, as in its sdpa
+path.
 """
 import argparse
 import itertools
@@ -175,6 +176,7 @@ VARIANTS = {
     "llama_yarn_old_config": Variant("llama_yarn", {}, dict(
         rope_parameters=None, rope_theta=10000.0,
         rope_scaling=dict(type="yarn", factor=4.0, original_max_position_embeddings=32))),
+    "llama_yarn_no_original": Variant("llama_yarn", rope(rope_type="yarn", factor=4.0)),
     "llama_yarn_attention_factor": Variant("llama_yarn", rope(
         rope_type="yarn", factor=4.0, original_max_position_embeddings=32, attention_factor=1.3)),
     "llama_yarn_mscale": Variant("llama_yarn", rope(
@@ -210,10 +212,13 @@ VARIANTS = {
     "qwen3_moe_sparse_step": Variant("qwen3_moe", dict(decoder_sparse_step=3)),
     "qwen3_moe_norm": Variant("qwen3_moe", dict(norm_topk_prob=True, num_experts_per_tok=3)),
     "qwen3_moe_bias": Variant("qwen3_moe", TIED | dict(attention_bias=True, num_experts_per_tok=1)),
+    "qwen3_moe_yarn": Variant("qwen3_moe", rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=32)),
     "qwen3_moe_old_config": Variant("qwen3_moe", {}, dict(
         rope_parameters=None, rope_theta=1e6, num_local_experts=None, num_experts=8)),
     "qwen3_moe_window": Variant("qwen3_moe", WINDOW),
-    "gemma_untied": Variant("gemma", UNTIED),
+    "gemma_untied": Variant("gemma", UNTIED | dict(attention_bias=True)),
+    "gemma2_bias": Variant("gemma2", dict(attention_bias=True)),
+    "gemma3_text_bias": Variant("gemma3_text", dict(attention_bias=True)),
     "gemma2_no_capping": Variant("gemma2", dict(attn_logit_softcapping=None, final_logit_softcapping=None,
                                                 query_pre_attn_scalar=32)),
     "gemma2_low_capping": Variant("gemma2", dict(attn_logit_softcapping=2.0, final_logit_softcapping=3.0)),
@@ -226,6 +231,8 @@ VARIANTS = {
     "phi_grouped": Variant("phi", GQA),
     "phi_quarter": Variant("phi", dict(partial_rotary_factor=0.25, hidden_act="relu")),
     "phi_whole": Variant("phi", TIED | dict(partial_rotary_factor=1.0)),
+    "phi_yarn": Variant("phi", rope(
+        rope_type="yarn", factor=4.0, original_max_position_embeddings=32, partial_rotary_factor=0.5)),
     "phi_old_config": Variant("phi", {}, dict(rope_parameters=None, rope_theta=10000.0, partial_rotary_factor=0.4)),
     "phi3_window": Variant("phi3", dict(sliding_window=8)),
     "phi3_partial": Variant("phi3", TIED | dict(partial_rotary_factor=0.5)),
@@ -257,9 +264,10 @@ VARIANTS = {
     "gpt_neox_no_bias": Variant("gpt_neox", dict(attention_bias=False)),
     "gpt_neox_whole": Variant("gpt_neox", TIED | dict(rotary_pct=1.0)),
     "gpt_neox_gelu_new": Variant("gpt_neox", dict(hidden_act="gelu_new")),
-    "gpt_neox_gelu_fast": Variant("gpt_neox", dict(hidden_act="gelu_fast")),
     "gpt_neox_relu": Variant("gpt_neox", dict(hidden_act="relu")),
     "gpt_neox_linear": Variant("gpt_neox", rope(rope_type="linear", factor=4.0)),
+    "gpt_neox_dynamic": Variant("gpt_neox", dict(rotary_pct=0.5, max_position_embeddings=16) | rope(
+        rope_type="dynamic", factor=4.0)),
     "gpt_neox_old_config": Variant("gpt_neox", {}, dict(rope_parameters=None, rotary_pct=0.5, rotary_emb_base=5000)),
     "gpt_neox_buffers": Variant("gpt_neox", tensors=buffers(
         "gpt_neox.layers.%d.attention", "bias", "masked_bias", "rotary_emb.inv_freq")),
@@ -276,6 +284,7 @@ VARIANTS = {
     "stablelm_parallel": Variant("stablelm", dict(use_parallel_residual=True)),
     "stablelm_everything": Variant("stablelm", TIED | dict(
         use_qkv_bias=True, qk_layernorm=True, use_parallel_residual=True, partial_rotary_factor=1.0)),
+    "stablelm_linear": Variant("stablelm", rope(rope_type="linear", factor=4.0)),
     "stablelm_old_config": Variant("stablelm", {}, dict(
         rope_parameters=None, rope_theta=5000, partial_rotary_factor=0.5)),
     "starcoder2_no_window": Variant("starcoder2", dict(sliding_window=None)),
@@ -283,7 +292,6 @@ VARIANTS = {
     "starcoder2_gelu": Variant("starcoder2", dict(hidden_act="gelu")),
     "starcoder2_gelu_new": Variant("starcoder2", dict(hidden_act="gelu_new")),
     "starcoder2_relu": Variant("starcoder2", UNTIED | dict(hidden_act="relu")),
-    "starcoder2_quick_gelu": Variant("starcoder2", dict(hidden_act="quick_gelu")),
     "opt_350m": Variant("opt", dict(word_embed_proj_dim=32, do_layer_norm_before=False)),
     "opt_projected": Variant("opt", dict(word_embed_proj_dim=32)),
     "opt_norm_after": Variant("opt", dict(do_layer_norm_before=False)),
@@ -296,6 +304,8 @@ VARIANTS = {
     "falcon_all_heads": Variant("falcon", dict(multi_query=False)),
     "falcon_sequential": Variant("falcon", dict(parallel_attn=False)),
     "falcon_alibi": Variant("falcon", dict(alibi=True)),
+    # slopes that bf16 rounds
+    "falcon_alibi_sixteen_heads": Variant("falcon", dict(alibi=True, num_attention_heads=16)),
     "falcon_alibi_six_heads": Variant("falcon", dict(alibi=True, hidden_size=96, num_attention_heads=6)),
     "falcon_rw": Variant("falcon", dict(alibi=True, bias=True, multi_query=False, parallel_attn=False)),
     "falcon_inner": Variant("falcon", UNTIED | dict(ffn_hidden_size=100, activation="relu")),
@@ -303,9 +313,10 @@ VARIANTS = {
     "falcon_new_bias": Variant("falcon_new", dict(bias=True, num_kv_heads=4)),
     "falcon_new_alibi": Variant("falcon_new", dict(alibi=True)),
     "falcon_old_config": Variant("falcon", {}, dict(rope_parameters=None, rope_theta=5000.0)),
+    "falcon_linear": Variant("falcon", rope(rope_type="linear", factor=4.0)),
     "falcon_stored_head": Variant("falcon", tensors=with_head("transformer.word_embeddings.weight")),
     "bloom_six_heads": Variant("bloom", dict(hidden_size=96, n_head=6)),
-    "bloom_residual_after_norm": Variant("bloom", dict(apply_residual_connection_post_layernorm=True)),
+    "bloom_sixteen_heads": Variant("bloom", dict(n_head=16)),
     "bloom_untied": Variant("bloom", UNTIED),
     "bloom_base": Variant("bloom", {}, dict(
         hidden_size=None, n_embed=64, n_head=None, num_attention_heads=4), without("transformer.")),
@@ -370,7 +381,22 @@ def load(kind, checkpoint):
     # what a checkpoint lacks would be random
     if report["missing_keys"]:
         raise SystemExit(f"{checkpoint}: no tensors for {sorted(report['missing_keys'])}")
+    if model.config.model_type == "falcon" and model.config.alibi:
+        count_alibi_once(model)
     return model.eval()
+
+
+def count_alibi_once(model):
+    """Falcon's mask holds the biases, for the sdpa path; the eager path, the one with maps, adds them again."""
+    def without_alibi(module, positional, named):
+        return positional, named | {"alibi": torch.zeros_like(named["alibi"])}
+
+    for layer in model.transformer.h:
+        layer.self_attention.register_forward_pre_hook(without_alibi, with_kwargs=True)
+    sdpa = type(model).from_pretrained(model.name_or_path, dtype=torch.float32, attn_implementation="sdpa").eval()
+    ids = prompt(None, model.config)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.eval()(ids).logits, sdpa(ids).logits, rtol=0.0, atol=1e-5)
 
 
 def encoder_answers(checkpoint, tokens):
