@@ -9,26 +9,46 @@ use attend::kernels::matmul::ElementType;
 use attend::model::{Forward, KernelChoice, LogitRows, Mask};
 use common::*;
 
-const CHECKPOINTS: [&str; 13] = [
+const CHECKPOINTS: [&str; 32] = [
     "llama",
     "llama3_scaled",
     "llama_biased",
     "llama_linear",
+    "llama_dynamic",
+    "llama_yarn",
     "mistral",
+    "mixtral",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
+    "qwen3_moe",
     "granite",
+    "olmo",
     "olmo2",
     "gemma",
     "gemma2",
     "gemma3_text",
     "smollm3",
+    "phi",
+    "phi3",
+    "phi3_longrope",
+    "stablelm",
+    "starcoder2",
+    "gpt2",
+    "gpt_neo",
+    "gpt_neox",
+    "gptj",
+    "opt",
+    "falcon",
+    "falcon_new",
+    "bloom",
 ];
+const ENCODERS: [&str; 4] = ["bert", "roberta", "xlm_roberta", "distilbert"];
 const KERNELS: [KernelChoice; 2] = [KernelChoice::Native, KernelChoice::Reference];
 
 #[test]
 fn prompt_logits_and_maps_agree_with_transformers() {
-    for name in CHECKPOINTS {
+    for name in CHECKPOINTS.into_iter().chain(ENCODERS) {
         let reference = Reference::open(&fixture(name).join("answers.safetensors"));
         for kernels in KERNELS {
             assert_prompt_agrees(
