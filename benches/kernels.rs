@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use attend::kernels::attention::{Queries, attend};
 use attend::kernels::cache::{Cache, CacheShape};
-use attend::kernels::elementwise::Activation;
+use attend::kernels::elementwise::{Activation, NormArgs, NormKind};
 use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
 use attend::kernels::threads::available_threads;
 use attend::kernels::{Isa, Pool, elementwise};
