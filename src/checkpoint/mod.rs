@@ -4,6 +4,7 @@
 mod embedded;
 pub mod families;
 pub mod generation_config;
+pub mod hub;
 pub mod source;
 pub mod tokenizer;
 pub mod weights;
@@ -135,7 +136,7 @@ impl Checkpoint {
         Decoder::new(self.config.clone(), ops, &named)
     }
 
-    /// The model's name: its folder's.
+    /// The model's name: its folder's, or that on the hub.
     pub fn name(&self) -> String {
         self.source.name()
     }
