@@ -237,6 +237,25 @@ fn shards_are_those_that_the_index_names() {
 }
 
 #[test]
+fn vocabulary_files_stand_in_for_a_missing_tokenizer_json() {
+    let mut repository = repository();
+    let tokenizer: serde_json::Value = serde_json::from_slice(&bytes_of("tokenizer.json")).unwrap();
+    let vocabulary = serde_json::to_vec(&tokenizer["model"]["vocab"]).unwrap();
+    repository.files.insert("vocab.json", vocabulary);
+    repository.files.insert("merges.txt", b"#version: 0.2\n".to_vec());
+    repository.files.insert("tokenizer_config.json", br#"{"tokenizer_class":"GPT2Tokenizer"}"#.to_vec());
+    let (hub, home) = (Hub::start(repository), home());
+    let names = |asked: &[Asked]| fetched(asked).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(text(generate(&hub, &home, ID)), expected());
+    assert!(!names(&hub.asked()).iter().any(|name| name == "vocab.json" || name == "merges.txt"));
+    hub.change(|repository| drop(repository.files.remove("tokenizer.json")));
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(text(generate(&hub, &home, ID)), expected());
+    let asked = names(&hub.asked());
+    assert!(asked.iter().any(|name| name == "vocab.json") && asked.iter().any(|name| name == "merges.txt"));
+}
+
+#[test]
 fn an_incomplete_blob_is_continued() {
     let (hub, home) = (Hub::start(repository()), home());
     let whole = bytes_of(WEIGHTS);
@@ -381,6 +400,8 @@ fn refusals_say_what_to_do() {
     says(&failure(&output, 1), &["not in the cache", "HF_HUB_OFFLINE", "fetch it"]);
     let output = hub.attend(&home).env("HF_ENDPOINT", "hub").args(GENERATE).arg(ID).output().unwrap();
     says(&failure(&output, 2), &["HF_ENDPOINT is \"hub\""]);
+    hub.change(|repository| (repository.refuses, repository.gated) = (None, true));
+    says(&failure(&generate(&hub, &home, ID), 1), &["accepted its terms", "HF_TOKEN"]);
     // Nothing of all that left a trace.
     assert_eq!(below(home.path()), Vec::<String>::new());
 }
@@ -407,11 +428,34 @@ fn repositories_without_a_model_that_loads() {
 }
 
 #[test]
-fn a_full_or_forbidden_cache_is_named() {
+fn a_cache_that_cannot_be_written_is_named() {
     let (hub, home) = (Hub::start(repository()), home());
     fs::write(home.path().join("hub"), b"no folder").unwrap();
     let message = failure(&generate(&hub, &home, ID), 1);
     says(&message, &["hub", "cannot create"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_keeps_what_fits() {
+    let (hub, home) = (Hub::start(repository()), home());
+    // Files may have 200 blocks: the weights have more. Without the trap the system ends the process.
+    let program = hub.attend(&home);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$0\" \"$@\""]).arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let message = failure(&shell.args(GENERATE).arg(ID).output().unwrap(), 1);
+    says(&message, &[".incomplete: cannot write", "make room"]);
+    let there = fs::metadata(incomplete(&home)).unwrap().len();
+    assert!(there > 0 && there < 504_568);
+    hub.asked();
+    assert_eq!(text(generate(&hub, &home, ID)), expected());
+    assert_eq!(fetched(&hub.asked()), [(WEIGHTS.to_owned(), Some(format!("bytes={there}-")))]);
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Repository {
     pub files: BTreeMap<&'static str, Vec<u8>>,
     /// Statuses of the listing other than 200, with the hub's own word for them.
     pub refuses: Option<(u16, &'static str)>,
+    /// The listing is for everyone, the files are not.
+    pub gated: bool,
     /// The bodies of large files end after so many bytes; as often as this.
     pub cuts: Vec<usize>,
     /// Ranges are not understood: every answer is the whole file.
@@ -48,6 +50,7 @@ impl Repository {
             revision: "main",
             files: files.iter().cloned().collect(),
             refuses: None,
+            gated: false,
             cuts: vec![],
             no_ranges: false,
             elsewhere: None,
@@ -169,6 +172,9 @@ fn answer(request: &Asked, repository: &mut Repository) -> Vec<u8> {
     let Some((file, bytes)) = file.and_then(|file| repository.files.get_key_value(file)) else {
         return response(404, &[("x-error-code", "RepoNotFound".into())], 0, b"");
     };
+    if repository.gated {
+        return response(403, &[("x-error-code", "GatedRepo".into())], 0, b"");
+    }
     let etag = format!("\"{}\"", etag(file, bytes));
     let mut headers = vec![("x-repo-commit", COMMIT.to_owned())];
     if is_large(file) {
