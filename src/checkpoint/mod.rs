@@ -4,8 +4,10 @@
 mod embedded;
 pub mod families;
 pub mod generation_config;
+pub mod hub;
 pub mod source;
 pub mod tokenizer;
+mod vocabulary_files;
 pub mod weights;
 
 use std::path::Path;
@@ -60,7 +62,8 @@ impl Default for LoadOptions {
 
 impl Checkpoint {
     /// Opens a folder in Hugging Face layout: `config.json`, `model.safetensors` (or shards with
-    /// their index), and where they are there `tokenizer.json` and `generation_config.json`.
+    /// their index), and where they are there `tokenizer.json` (or the vocabulary files of GPT-2 or
+    /// BERT) and `generation_config.json`.
     ///
     /// ```no_run
     /// use attend::{Checkpoint, LoadOptions};
@@ -115,9 +118,12 @@ impl Checkpoint {
             named.parameter(parameter, &shape)?;
         }
         drop(named);
-        let tokenizer = source
-            .read("tokenizer.json")?
-            .map(|bytes| Tokenizer::parse(&source.path("tokenizer.json"), &bytes, config.vocabulary))
+        let tokenizer_file = match source.read("tokenizer.json")? {
+            Some(bytes) => Some((source.path("tokenizer.json"), bytes)),
+            None => vocabulary_files::as_tokenizer_json(&source, &config_file)?,
+        };
+        let tokenizer = tokenizer_file
+            .map(|(path, bytes)| Tokenizer::parse(&path, &bytes, config.vocabulary))
             .transpose()?;
         let config_digest = Sha256::digest(&config_bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Checkpoint { source, family, config, config_digest, generation, tokenizer, weights })
@@ -134,7 +140,7 @@ impl Checkpoint {
         Decoder::new(self.config.clone(), ops, &self.named_weights())
     }
 
-    /// The model's name: its folder's.
+    /// The model's name: its folder's, or that on the hub.
     pub fn name(&self) -> String {
         self.source.name()
     }

@@ -15,11 +15,12 @@ use super::output::{megabytes, print};
 
 #[derive(Args)]
 pub struct InfoArgs {
-    /// Folder with config.json and model.safetensors [default: the embedded model]
-    #[arg(value_name = "PATH")]
+    /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
+    /// OWNER/NAME@REVISION, which is fetched [default: the embedded model]
+    #[arg(value_name = "MODEL")]
     positional: Option<PathBuf>,
-    /// The same as PATH
-    #[arg(short, long, value_name = "PATH", conflicts_with = "positional")]
+    /// The same as MODEL
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "positional")]
     model: Option<PathBuf>,
     /// List the families (model_type in config.json) that load
     #[arg(long, conflicts_with_all = ["positional", "model"])]
