@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 use crate::kernels::Pool;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
+use crate::model::config::LayerParameter;
+use crate::model::precision::{self, Instead};
 use crate::model::{Decoder, KernelChoice, ModelConfig, Ops, Parameter, ParameterSource};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
@@ -41,10 +43,24 @@ pub struct Checkpoint {
 pub struct LoadOptions {
     pub device: Device,
     pub kernels: KernelChoice,
-    /// How weights are held; `None`: as the checkpoint holds them.
+    /// How weights are held, as far as each allows; `None`: each as the checkpoint holds it.
     pub element: Option<ElementType>,
     /// Threads that work on the CPU.
     pub threads: usize,
+}
+
+/// As what a matrix is held once loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldMatrix {
+    pub parameter: Parameter,
+    pub rows: usize,
+    pub columns: usize,
+    /// In the files.
+    pub found: ElementType,
+    /// In memory.
+    pub held: ElementType,
+    /// Why it is not what was asked for.
+    pub instead: Option<Instead>,
 }
 
 impl Default for LoadOptions {
@@ -128,9 +144,8 @@ impl Checkpoint {
     /// # Errors
     /// If there is no memory for them, or a device refuses.
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
-        let element = options.element.unwrap_or(self.element());
         let pool = Arc::new(Pool::new(options.threads));
-        let ops = Ops::new(options.device.clone(), options.kernels, element, pool)?;
+        let ops = Ops::new(options.device.clone(), options.kernels, options.element, self.element()?, pool)?;
         let named = NamedWeights::new(&self.weights, self.family.tensor_name);
         Decoder::new(self.config.clone(), ops, &named)
     }
@@ -161,10 +176,31 @@ impl Checkpoint {
         self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
     }
 
-    /// How the checkpoint holds its weights: the embedding's type.
-    pub fn element(&self) -> ElementType {
-        let name = (self.family.tensor_name)(Parameter::Embedding);
-        self.weights.element(&name).unwrap_or(ElementType::F32)
+    /// How the checkpoint holds most of its weights: the type of a layer's largest matrices.
+    ///
+    /// # Errors
+    /// None after the checkpoint was opened: its tensors are there.
+    pub fn element(&self) -> Result<ElementType> {
+        let shape = [self.config.intermediate, self.config.hidden];
+        let named = NamedWeights::new(&self.weights, self.family.tensor_name);
+        Ok(named.parameter(Parameter::Layer(0, LayerParameter::Up), &shape)?.element)
+    }
+
+    /// As what each matrix will be held with `--dtype` (`None`: as the files hold it).
+    ///
+    /// # Errors
+    /// As [`element`](Self::element).
+    pub fn held(&self, asked: Option<ElementType>) -> Result<Vec<HeldMatrix>> {
+        let named = NamedWeights::new(&self.weights, self.family.tensor_name);
+        let matrices = self.config.parameters().into_iter().filter(|(_, shape)| shape.len() == 2);
+        matrices
+            .map(|(parameter, shape)| {
+                let found = named.parameter(parameter, &shape)?.element;
+                let role = parameter.role();
+                let (held, instead) = precision::held(asked, found, shape[1], role);
+                Ok(HeldMatrix { parameter, rows: shape[0], columns: shape[1], found, held, instead })
+            })
+            .collect()
     }
 
     pub fn weights(&self) -> &Weights {
