@@ -20,7 +20,9 @@ use crate::error::{Error, Result};
 use crate::kernels::Pool;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
-use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, ParameterSource};
+use crate::model::parameter::LayerModule;
+use crate::model::precision::{self, Instead};
+use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, Parameter, ParameterSource};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
 use source::Source;
@@ -43,10 +45,24 @@ pub struct Checkpoint {
 pub struct LoadOptions {
     pub device: Device,
     pub kernels: KernelChoice,
-    /// How weights are held; `None`: as the checkpoint holds them.
+    /// How weights are held, as far as each allows; `None`: each as the checkpoint holds it.
     pub element: Option<ElementType>,
     /// Threads that work on the CPU.
     pub threads: usize,
+}
+
+/// As what a matrix is held once loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldMatrix {
+    pub parameter: Parameter,
+    pub rows: usize,
+    pub columns: usize,
+    /// In the files.
+    pub found: ElementType,
+    /// In memory.
+    pub held: ElementType,
+    /// Why it is not what was asked for.
+    pub instead: Option<Instead>,
 }
 
 impl Default for LoadOptions {
@@ -134,9 +150,8 @@ impl Checkpoint {
     /// # Errors
     /// If there is no memory for them, or a device refuses.
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
-        let element = options.element.unwrap_or(self.element());
         let pool = Arc::new(Pool::new(options.threads));
-        let ops = Ops::new(options.device.clone(), options.kernels, element, pool)?;
+        let ops = Ops::new(options.device.clone(), options.kernels, options.element, self.element()?, pool)?;
         Decoder::new(self.config.clone(), ops, &self.named_weights())
     }
 
@@ -166,14 +181,34 @@ impl Checkpoint {
         self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
     }
 
-    /// How the checkpoint holds its weights: the embedding's type.
-    pub fn element(&self) -> ElementType {
-        let name = self.named_weights().names(Module::Embedding.weight());
-        self.weights.element(&name[0]).unwrap_or(ElementType::F32)
-    }
-
     fn named_weights(&self) -> NamedWeights<'_> {
         NamedWeights::new(&self.weights, self.family, &self.config)
+    }
+
+    /// How the checkpoint holds most of its weights: the type of the attention's output projections.
+    ///
+    /// # Errors
+    /// None after the checkpoint was opened: its tensors are there.
+    pub fn element(&self) -> Result<ElementType> {
+        let output = Module::Layer(0, LayerModule::AttentionOutput).weight();
+        let shape = [self.config.hidden, self.config.query_width()];
+        Ok(self.named_weights().parameter(output, &shape)?.element)
+    }
+
+    /// As what each matrix will be held with `--dtype` (`None`: as the files hold it).
+    ///
+    /// # Errors
+    /// As [`element`](Self::element).
+    pub fn held(&self, asked: Option<ElementType>) -> Result<Vec<HeldMatrix>> {
+        let named = self.named_weights();
+        let mut matrices = vec![];
+        for (parameter, shape) in self.config.parameters() {
+            let Some(role) = parameter.role() else { continue };
+            let found = named.parameter(parameter, &shape)?.element;
+            let (held, instead) = precision::held(asked, found, shape[1], role);
+            matrices.push(HeldMatrix { parameter, rows: shape[0], columns: shape[1], found, held, instead });
+        }
+        Ok(matrices)
     }
 
     pub fn weights(&self) -> &Weights {

@@ -226,9 +226,17 @@ fn select(matrix: RawMatrix<'_>, rows: Rows, of_vector: bool) -> RawMatrix<'_> {
 }
 
 /// `[inputs, outputs]` → `[outputs, inputs]`.
+///
+/// Blocks of quantised numbers run along the inputs: those are decoded.
 fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
+    if matrix.element.is_quantized() {
+        let values = (0..matrix.rows).flat_map(|row| matrix.row(row));
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        let (rows, columns, element) = (matrix.rows, matrix.columns, ElementType::F32);
+        return transpose(&RawMatrix { rows, columns, element, bytes: bytes.into() });
+    }
     let (rows, columns) = (matrix.columns, matrix.rows);
-    let size = matrix.element.size();
+    let size = matrix.element.block_bytes();
     let mut bytes = Vec::with_capacity(matrix.bytes.len());
     for row in 0..rows {
         for column in 0..columns {

@@ -18,6 +18,7 @@ pub mod observer;
 pub mod ops;
 pub mod parameter;
 pub mod position;
+pub mod precision;
 mod step;
 
 pub use config::ModelConfig;

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::config::{ModelConfig, NormPlacement};
+use super::precision::MatrixRole;
 use crate::error::Result;
 use crate::kernels::matmul::RawMatrix;
 
@@ -71,6 +72,24 @@ impl Module {
 
     pub fn bias(self) -> Parameter {
         Parameter { module: self, part: Part::Bias }
+    }
+}
+
+impl Parameter {
+    /// What the parameter is for, if it is a matrix that products run over.
+    pub fn role(self) -> Option<MatrixRole> {
+        use LayerModule::*;
+        match self {
+            Parameter { part: Part::Bias, .. } => None,
+            Parameter { module, .. } => match module {
+                Module::Embedding | Module::OutputHead => Some(MatrixRole::Table),
+                Module::EmbeddingProjection | Module::OutputProjection => Some(MatrixRole::Projection),
+                Module::Layer(_, Router | SharedExpertGate) => Some(MatrixRole::Router),
+                Module::Layer(_, Query | Key | Value | AttentionOutput)
+                | Module::Layer(_, Mlp(_) | Expert(..) | SharedExpert(_)) => Some(MatrixRole::Projection),
+                _ => None,
+            },
+        }
     }
 }
 
