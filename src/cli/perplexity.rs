@@ -21,16 +21,17 @@ use super::prompt_args::PromptArgs;
 use super::{Outcome, usage};
 
 /// Below the options in `--help` and the manual page.
-const CONVENTION: &str = "Windows slide over the text as in Transformers' guide \"Perplexity of fixed-length models\": each scores \
-the tokens that none before it scored, behind the tokens that it holds before them. A window's first token is not \
-predicted; with a stride below the window, that is the text's first token alone. The text's tokens are those of the \
+const CONVENTION: &str = "\
+Windows slide over the text as in Transformers' guide \"Perplexity of fixed-length models\": each scores the \
+tokens that none before it scored, behind the tokens that it holds before them. A window's first token is not \
+predicted; with a stride below the window, that is the text's first token alone. The tokens are those of the \
 model's tokenizer: a begin token that it adds stands once, at the text's start.
 
-Perplexity is exp of the mean of -ln p over exactly the tokens scored. The guide's loop counts one token less in each \
-window; only in the first window, or with windows side by side, is one token left out, so that its result differs \
-slightly where windows overlap. Its windows: -c with the model's whole context, --stride 512. llama.cpp's llama-perplexity scores the \
-second half of windows of 512 that stand side by side: -c 512 comes closest. Bits per byte are of the UTF-8 text that \
-the scored tokens stand for.";
+Perplexity is exp of the mean of -ln p over exactly the tokens scored. The guide's loop subtracts one token from \
+every window's count, which is right for the first window and for windows side by side; where windows overlap, \
+its result differs slightly. Its windows are -c with the model's whole context and --stride 512. \
+llama.cpp's llama-perplexity scores the second half of windows of 512 that stand side by side: -c 512 comes \
+closest to that. Bits per byte are of the UTF-8 text that the scored tokens stand for.";
 
 #[derive(Args)]
 #[command(after_long_help = CONVENTION)]
