@@ -69,7 +69,7 @@ impl<'p> TokenCsv<'p> {
         self.unscored_before(self.prompt.ids.len())?;
         self.flush()?;
         if let Target::File { path, part, settled } = &mut self.target {
-            fs::rename(&part, &path)
+            fs::rename(part, &path)
                 .with_context(|| format!("{}: cannot give the CSV file its name", path.display()))?;
             *settled = true;
         }
