@@ -7,7 +7,8 @@ mod common;
 use std::path::PathBuf;
 
 use attend::generation::Session;
-use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
+use attend::measure::{Perplexity, SlidingWindow};
+use attend::model::{Decoder, Forward, KernelChoice};
 use attend::{Checkpoint, LoadOptions};
 use common::*;
 
@@ -92,7 +93,7 @@ fn maps_and_logits_agree_with_transformers() {
     }
 }
 
-/// Perplexity of the fixed text, in one pass.
+/// Perplexity of the fixed text, in one window.
 fn perplexity(variant: &str, kernels: KernelChoice) -> f64 {
     let text = std::fs::read_to_string(fixture("smollm2/perplexity.txt")).unwrap();
     let checkpoint = Checkpoint::open(&folder(variant)).unwrap();
@@ -100,16 +101,11 @@ fn perplexity(variant: &str, kernels: KernelChoice) -> f64 {
     let decoder = checkpoint.load(&options).unwrap();
     let ids = checkpoint.tokenizer().unwrap().encode(&text).unwrap().ids;
     assert!(ids.len() > 400);
-    let mut cache = decoder.new_cache(ids.len()).unwrap();
-    let request = Forward { logits: LogitRows::All, ..Forward::default() };
-    let logits = decoder.forward(&ids, &mut cache, request).unwrap();
-    let rows = logits.to_vec2::<f32>().unwrap();
-    let log_probability: f64 = rows
-        .iter()
-        .zip(&ids[1..])
-        .map(|(row, next)| attend::generation::sampler::log_probability(row, *next))
-        .sum();
-    (-log_probability / (ids.len() - 1) as f64).exp()
+    let sliding = SlidingWindow::new(None, None, decoder.config().context).unwrap();
+    let mut run = Perplexity::new(&decoder, &ids, sliding, Default::default()).unwrap();
+    while run.step().unwrap().is_some() {}
+    assert_eq!((run.windows(), run.scored()), (1, ids.len() - 1));
+    run.value()
 }
 
 #[test]
