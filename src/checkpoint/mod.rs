@@ -1,6 +1,7 @@
 //! Where a model comes from and what it is: a folder of files (or those in the binary) becomes a [`Checkpoint`], which has
 //! been checked, and that a [`Decoder`] with its weights in place.
 
+pub mod convert;
 mod embedded;
 pub mod families;
 pub mod generation_config;

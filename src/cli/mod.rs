@@ -3,7 +3,9 @@
 mod bench;
 mod bench_output;
 mod capture_args;
+mod convert;
 mod generate;
+mod held;
 mod info;
 mod map;
 mod model_args;
@@ -32,6 +34,8 @@ enum Command {
     Map(map::MapArgs),
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
+    /// Write a model again with its weights in another type
+    Convert(convert::ConvertArgs),
     /// Describe a model
     Info(info::InfoArgs),
     /// Print a completion script for a shell
@@ -58,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
         Command::Completions(args) => shell::completions(args),
         Command::Man => shell::man(),

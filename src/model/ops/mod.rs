@@ -161,8 +161,14 @@ impl Ops {
                 let parts = weights
                     .iter()
                     .zip(&held)
-                    .map(|(raw, held)| candle::held(self.tensor(raw)?, raw.element, *held))
-                    .collect::<Result<Vec<_>>>()?;
+                    .map(|(raw, held)| {
+                        let tensor = match held.is_quantized() && raw.element != *held {
+                            true => self.tensor(&raw.converted(&self.pool, *held))?,
+                            false => self.tensor(raw)?,
+                        };
+                        tensor.to_dtype(candle::dtype(*held))
+                    })
+                    .collect::<Result<Vec<_>, _>>()?;
                 Weight::Candle(candle::stack(&parts)?)
             }
         };
