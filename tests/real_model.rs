@@ -7,6 +7,7 @@ mod common;
 use std::path::PathBuf;
 
 use attend::generation::Session;
+use attend::kernels::cache::CacheType;
 use attend::kernels::matmul::ElementType;
 use attend::model::precision::Instead;
 use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
@@ -146,6 +147,17 @@ fn eight_bits_cost_less_than_half_a_per_cent_of_perplexity() {
         let quantised = with(Some(element));
         println!("perplexity {element}: {quantised:.4} ({:+.3} %)", 100.0 * (quantised / whole - 1.0));
         assert!((quantised / whole - 1.0).abs() < bound, "{element}: {quantised} for {whole}");
+    }
+}
+
+#[test]
+fn a_cache_of_eight_bits_costs_less_than_half_a_per_cent_of_perplexity() {
+    let with = |cache| perplexity_with("f32", &LoadOptions { cache, threads: 2, ..LoadOptions::default() });
+    let whole = with(CacheType::F32);
+    for (cache, bound) in [(CacheType::F16, 0.001), (CacheType::Q8_0, 0.005)] {
+        let narrow = with(cache);
+        println!("perplexity cache {}: {narrow:.4} ({:+.3} %)", cache.name(), 100.0 * (narrow / whole - 1.0));
+        assert!((narrow / whole - 1.0).abs() < bound, "{cache:?}: {narrow} for {whole}");
     }
 }
 

@@ -17,10 +17,11 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::kernels::Pool;
+use crate::kernels::cache::CacheType;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
 use crate::model::config::LayerParameter;
-use crate::model::precision::{self, Instead};
+use crate::model::precision::{self, Instead, Precision};
 use crate::model::{Decoder, KernelChoice, ModelConfig, Ops, Parameter, ParameterSource};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
@@ -46,6 +47,8 @@ pub struct LoadOptions {
     pub kernels: KernelChoice,
     /// How weights are held, as far as each allows; `None`: each as the checkpoint holds it.
     pub element: Option<ElementType>,
+    /// How keys and values are held.
+    pub cache: CacheType,
     /// Threads that work on the CPU.
     pub threads: usize,
 }
@@ -70,6 +73,7 @@ impl Default for LoadOptions {
             device: Device::Cpu,
             kernels: KernelChoice::Native,
             element: None,
+            cache: CacheType::F32,
             threads: available_threads(),
         }
     }
@@ -145,8 +149,9 @@ impl Checkpoint {
     /// # Errors
     /// If there is no memory for them, or a device refuses.
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
+        let precision = Precision { asked: options.element, found: self.element()?, cache: options.cache };
         let pool = Arc::new(Pool::new(options.threads));
-        let ops = Ops::new(options.device.clone(), options.kernels, options.element, self.element()?, pool)?;
+        let ops = Ops::new(options.device.clone(), options.kernels, precision, pool)?;
         let named = NamedWeights::new(&self.weights, self.family.tensor_name);
         Decoder::new(self.config.clone(), ops, &named)
     }

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::Outcome;
 use super::held::held_lines;
-use super::model_args::{Dtype, open};
+use super::model_args::{CacheDtype, Dtype, open};
 use super::output::{megabytes, print};
 
 #[derive(Args)]
@@ -24,6 +24,9 @@ pub struct InfoArgs {
     /// Say how the weights would be held with this --dtype [default: as in the checkpoint]
     #[arg(long, value_enum, value_name = "DTYPE")]
     dtype: Option<Dtype>,
+    /// Say how much the cache would take with this --cache-dtype
+    #[arg(long, value_enum, default_value_t = CacheDtype::F32, value_name = "DTYPE")]
+    cache_dtype: CacheDtype,
     /// List the families (model_type in config.json) that load
     #[arg(long, conflicts_with_all = ["positional", "model", "dtype"])]
     families: bool,
@@ -74,8 +77,9 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     if let Some(window) = windowed.first() {
         line("window", format!("{window} keys, in {} of {} layers", windowed.len(), config.layers));
     }
-    let cache = config.cache_bytes_per_token();
-    line("cache", format!("{cache} bytes ({}) a token, in f32", megabytes(cache as u64)));
+    let held = args.cache_dtype.held();
+    let cache = config.cache_bytes_per_token(held);
+    line("cache", format!("{cache} bytes ({}) a token, in {}", megabytes(cache as u64), held.name()));
     let types: Vec<String> = checkpoint
         .weights()
         .bytes_by_type()

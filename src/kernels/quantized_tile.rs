@@ -129,6 +129,24 @@ kernels! {
     Q4K, tile_q4_k, widen_q4_k;
 }
 
+dispatch!(
+    /// Widens `q8_0` blocks as files hold them.
+    ///
+    /// # Safety
+    /// None beyond the tier's instructions.
+    pub(super) fn widen_blocks_q8_0 = self::widen_blocks_body [] (from: &[u8], to: &mut [f32])
+);
+
+#[inline(always)]
+unsafe fn widen_blocks_body<S: Simd>(from: &[u8], to: &mut [f32]) {
+    for (block, to) in from.chunks_exact(2 + GROUP).zip(to.chunks_exact_mut(GROUP)) {
+        let scale = S::splat(f16::from_le_bytes([block[0], block[1]]).to_f32());
+        for (q, to) in block[2..].chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES)) {
+            S::store(to.as_mut_ptr(), S::mul(S::load_i8(q.as_ptr().cast()), scale));
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn tile_body<S: Simd, Q: Quantized>(args: TileArgs<u8>) {
     // A panel's width in vectors.

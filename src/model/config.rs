@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::precision::MatrixRole;
 use crate::error::Result;
+use crate::kernels::cache::CacheType;
 use crate::kernels::elementwise::Activation;
 use crate::kernels::matmul::RawMatrix;
 
@@ -343,8 +344,8 @@ impl ModelConfig {
         self.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
-    /// Bytes that the keys and values of one position take in the cache, over all layers (f32).
-    pub fn cache_bytes_per_token(&self) -> usize {
-        self.layers * 2 * self.kv_width() * size_of::<f32>()
+    /// Bytes that the keys and values of one position take in the cache, over all layers.
+    pub fn cache_bytes_per_token(&self, held: CacheType) -> usize {
+        self.layers * 2 * self.kv_heads * held.head_bytes(self.head_dim)
     }
 }

@@ -5,8 +5,11 @@ use candle_core::{D, DType, Device, Tensor};
 
 use super::{AttentionShape, Norm};
 use crate::error::Result;
+use crate::kernels::blocks::dequantize;
+use crate::kernels::cache::CacheType;
 use crate::kernels::elementwise::Activation;
 use crate::kernels::matmul::ElementType;
+use crate::kernels::quantize::quantized;
 
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
@@ -91,17 +94,33 @@ pub(super) fn append(
     shape: &AttentionShape,
     step: &Step,
     (keys, values): &(Tensor, Tensor),
+    held: CacheType,
 ) -> Result<()> {
     let part = |at| -> Result<Tensor> {
-        Ok(rows
+        let heads = rows
             .narrow(1, at, shape.kv_width())?
             .reshape((step.tokens, shape.kv_heads, shape.head_dim))?
             .transpose(0, 1)?
-            .contiguous()?)
+            .contiguous()?;
+        match held {
+            CacheType::Q8_0 => rounded(&heads),
+            _ => Ok(heads.to_dtype(keys.dtype())?),
+        }
     };
     keys.slice_set(&part(shape.query_width())?, 1, step.depth)?;
     values.slice_set(&part(shape.query_width() + shape.kv_width())?, 1, step.depth)?;
     Ok(())
+}
+
+/// The values of `[heads, tokens, head_dim]` after a stay in blocks of `q8_0`.
+fn rounded(heads: &Tensor) -> Result<Tensor> {
+    let (block, head_dim) = (ElementType::Q8_0.block_values(), heads.dim(D::Minus1)?);
+    let padded = heads.pad_with_zeros(D::Minus1, 0, head_dim.next_multiple_of(block) - head_dim)?;
+    let values = padded.flatten_all()?.to_vec1::<f32>()?;
+    let mut rounded = vec![0f32; values.len()];
+    dequantize(ElementType::Q8_0, &quantized(ElementType::Q8_0, &values), &mut rounded);
+    let rounded = Tensor::from_vec(rounded, padded.shape(), heads.device())?;
+    Ok(rounded.narrow(D::Minus1, 0, head_dim)?.contiguous()?)
 }
 
 pub(super) fn attention(
@@ -115,6 +134,7 @@ pub(super) fn attention(
     let AttentionShape { heads, kv_heads, head_dim, scale, window, cap } = *shape;
     let (tokens, seen) = (step.tokens, step.depth + step.tokens);
     let group = heads / kv_heads;
+    let seen_of = |cache: &Tensor| cache.narrow(1, 0, seen)?.to_dtype(DType::F32);
     // [kv_heads, group · tokens, head_dim]: the queries of a group meet their keys without a copy of them.
     let queries = rows
         .narrow(1, 0, shape.query_width())?
@@ -122,7 +142,7 @@ pub(super) fn attention(
         .transpose(0, 1)?
         .contiguous()?
         .reshape((kv_heads, group * tokens, head_dim))?;
-    let scores = (queries.matmul(&keys.narrow(1, 0, seen)?.t()?)? * f64::from(scale))?;
+    let scores = (queries.matmul(&seen_of(keys)?.t()?)? * f64::from(scale))?;
     let mut scores = scores.reshape((heads, tokens, seen))?;
     if let Some(cap) = cap {
         scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
@@ -148,6 +168,6 @@ pub(super) fn attention(
             weights: &map,
         })?;
     }
-    let attended = weights.reshape((kv_heads, group * tokens, seen))?.matmul(&values.narrow(1, 0, seen)?)?;
+    let attended = weights.reshape((kv_heads, group * tokens, seen))?.matmul(&seen_of(values)?)?;
     Ok(attended.reshape((heads, tokens, head_dim))?.transpose(0, 1)?.reshape((tokens, heads * head_dim))?)
 }
