@@ -7,7 +7,10 @@ mod common;
 use std::path::PathBuf;
 
 use attend::generation::Session;
+use attend::kernels::cache::CacheType;
+use attend::kernels::matmul::ElementType;
 use attend::measure::{Perplexity, SlidingWindow};
+use attend::model::precision::Instead;
 use attend::model::{Decoder, Forward, KernelChoice};
 use attend::{Checkpoint, LoadOptions};
 use common::*;
@@ -95,10 +98,13 @@ fn maps_and_logits_agree_with_transformers() {
 
 /// Perplexity of the fixed text, in one window.
 fn perplexity(variant: &str, kernels: KernelChoice) -> f64 {
+    perplexity_with(variant, &LoadOptions { kernels, threads: 2, ..LoadOptions::default() })
+}
+
+fn perplexity_with(variant: &str, options: &LoadOptions) -> f64 {
     let text = std::fs::read_to_string(fixture("smollm2/perplexity.txt")).unwrap();
     let checkpoint = Checkpoint::open(&folder(variant)).unwrap();
-    let options = LoadOptions { kernels, threads: 2, ..LoadOptions::default() };
-    let decoder = checkpoint.load(&options).unwrap();
+    let decoder = checkpoint.load(options).unwrap();
     let ids = checkpoint.tokenizer().unwrap().encode(&text).unwrap().ids;
     assert!(ids.len() > 400);
     let sliding = SlidingWindow::new(None, None, decoder.config().context).unwrap();
@@ -120,4 +126,52 @@ fn half_the_bytes_cost_less_than_one_per_cent_of_perplexity() {
             assert!((half / whole - 1.0).abs() < 0.01, "{variant} {kernels:?}: {half} for {whole}");
         }
     }
+}
+
+#[test]
+fn eight_bits_cost_less_than_half_a_per_cent_of_perplexity() {
+    let with =
+        |element| perplexity_with("f32", &LoadOptions { element, threads: 2, ..LoadOptions::default() });
+    let whole = with(None);
+    // The checkpoint was itself made from q4_1, which therefore comes back whole.
+    for (element, bound) in [
+        (ElementType::Q8_0, 0.005),
+        (ElementType::Q4_0, 0.20),
+        (ElementType::Q4_1, 0.001),
+        (ElementType::Q4K, 0.02),
+    ] {
+        let quantised = with(Some(element));
+        println!("perplexity {element}: {quantised:.4} ({:+.3} %)", 100.0 * (quantised / whole - 1.0));
+        assert!((quantised / whole - 1.0).abs() < bound, "{element}: {quantised} for {whole}");
+    }
+}
+
+#[test]
+fn a_cache_of_eight_bits_costs_less_than_half_a_per_cent_of_perplexity() {
+    let with = |cache| perplexity_with("f32", &LoadOptions { cache, threads: 2, ..LoadOptions::default() });
+    let whole = with(CacheType::F32);
+    for (cache, bound) in [(CacheType::F16, 0.001), (CacheType::Q8_0, 0.005)] {
+        let narrow = with(cache);
+        println!("perplexity cache {}: {narrow:.4} ({:+.3} %)", cache.name(), 100.0 * (narrow / whole - 1.0));
+        assert!((narrow / whole - 1.0).abs() < bound, "{cache:?}: {narrow} for {whole}");
+    }
+}
+
+#[test]
+fn q4_k_falls_back_where_rows_do_not_divide() {
+    let matrices = Checkpoint::open(&folder("f32")).unwrap().held(Some(ElementType::Q4K)).unwrap();
+    let count = |held| matrices.iter().filter(|matrix| matrix.held == held).count();
+    // Rows of 1536 divide by 256, those of 576 only by 32.
+    assert_eq!((count(ElementType::Q4K), count(ElementType::Q8_0), matrices.len()), (30, 181, 211));
+    assert_eq!(matrices.iter().filter(|m| m.instead == Some(Instead::Indivisible)).count(), 180);
+}
+
+#[test]
+fn shards_converted_to_one_quantised_file_give_the_tokens_of_the_type_asked_for() {
+    let out = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(&folder("f32-sharded")).unwrap();
+    attend::checkpoint::convert::convert(&source, out.path(), ElementType::Q4_1, 2).unwrap();
+    let prompt = &prompts()[0];
+    let expected = greedy(&load(&folder("f32"), KernelChoice::Native, Some(ElementType::Q4_1)), prompt);
+    assert_eq!(greedy(&load(out.path(), KernelChoice::Native, None), prompt), expected);
 }

@@ -1,6 +1,7 @@
 //! Where a model comes from and what it is: a folder of files (or those in the binary) becomes a [`Checkpoint`], which has
 //! been checked, and that a [`Decoder`] with its weights in place.
 
+pub mod convert;
 mod embedded;
 pub mod families;
 pub mod generation_config;
@@ -18,10 +19,11 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::kernels::Pool;
+use crate::kernels::cache::CacheType;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
 use crate::model::parameter::LayerModule;
-use crate::model::precision::{self, Instead};
+use crate::model::precision::{self, Instead, Precision};
 use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, Parameter, ParameterSource};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
@@ -47,6 +49,8 @@ pub struct LoadOptions {
     pub kernels: KernelChoice,
     /// How weights are held, as far as each allows; `None`: each as the checkpoint holds it.
     pub element: Option<ElementType>,
+    /// How keys and values are held.
+    pub cache: CacheType,
     /// Threads that work on the CPU.
     pub threads: usize,
 }
@@ -71,6 +75,7 @@ impl Default for LoadOptions {
             device: Device::Cpu,
             kernels: KernelChoice::Native,
             element: None,
+            cache: CacheType::F32,
             threads: available_threads(),
         }
     }
@@ -150,8 +155,9 @@ impl Checkpoint {
     /// # Errors
     /// If there is no memory for them, or a device refuses.
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
+        let precision = Precision { asked: options.element, found: self.element()?, cache: options.cache };
         let pool = Arc::new(Pool::new(options.threads));
-        let ops = Ops::new(options.device.clone(), options.kernels, options.element, self.element()?, pool)?;
+        let ops = Ops::new(options.device.clone(), options.kernels, precision, pool)?;
         Decoder::new(self.config.clone(), ops, &self.named_weights())
     }
 

@@ -33,10 +33,32 @@ struct WeightFile {
 struct TensorPlace {
     file: usize,
     dtype: Dtype,
+    /// How its values are held, where that is a type we compute with.
+    element: Option<ElementType>,
+    /// Of its values.
     shape: Vec<usize>,
+    /// Whether it was written outputs × inputs though its family stores inputs × outputs.
+    turned: bool,
     start: usize,
     end: usize,
 }
+
+/// A tensor as it lies in its file.
+pub(super) struct StoredTensor<'a> {
+    pub dtype: Dtype,
+    /// How its values are held, where that is a type we compute with.
+    pub element: Option<ElementType>,
+    /// Of its values.
+    pub shape: &'a [usize],
+    /// Whether it was written outputs × inputs though its family stores inputs × outputs.
+    pub turned: bool,
+    pub bytes: &'a [u8],
+}
+
+/// In a file's metadata, before the name of a tensor: which quantised type its bytes are, and that
+/// it lies outputs × inputs though its family stores it the other way.
+pub(super) const QUANTIZED_KEY: &str = "attend.dtype.";
+pub(super) const TURNED_KEY: &str = "attend.transposed.";
 
 impl Weights {
     /// Opens the weights files of a source and checks their headers.
@@ -65,7 +87,11 @@ impl Weights {
     pub fn bytes_by_type(&self) -> BTreeMap<String, usize> {
         let mut sizes = BTreeMap::new();
         for place in self.tensors.values() {
-            *sizes.entry(format!("{:?}", place.dtype).to_lowercase()).or_insert(0) += place.end - place.start;
+            let name = match place.element {
+                Some(element) => element.name().to_owned(),
+                None => format!("{:?}", place.dtype).to_lowercase(),
+            };
+            *sizes.entry(name).or_insert(0) += place.end - place.start;
         }
         sizes
     }
@@ -82,11 +108,24 @@ impl Weights {
 
     /// How a tensor's values are held in the file, where that is a type we compute with.
     pub fn element(&self, name: &str) -> Option<ElementType> {
-        element(self.tensors.get(name)?.dtype)
+        self.tensors.get(name)?.element
+    }
+
+    /// A tensor as it lies in its file.
+    pub(super) fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let place = self.tensors.get(name)?;
+        let bytes = &self.files[place.file].bytes[place.start..place.end];
+        let TensorPlace { dtype, element, turned, .. } = *place;
+        Some(StoredTensor { dtype, element, shape: &place.shape, turned, bytes })
+    }
+
+    /// Gives the memory of what was read so far back to the system.
+    pub(super) fn release(&self) {
+        self.files.iter().for_each(|file| file.bytes.release());
     }
 
     /// A whole tensor, whose shape must be `shape`.
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
+    fn matrix(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
         let place = self
             .tensors
             .get(name)
@@ -100,7 +139,7 @@ impl Weights {
                 expected: shape.to_vec(),
             });
         }
-        let element = element(place.dtype).ok_or_else(|| Error::TensorType {
+        let element = place.element.ok_or_else(|| Error::TensorType {
             file: file.path.clone(),
             name: name.into(),
             found: format!("{:?}", place.dtype),
@@ -153,7 +192,7 @@ impl<'a> NamedWeights<'a> {
 
 impl Drop for NamedWeights<'_> {
     fn drop(&mut self) {
-        self.weights.files.iter().for_each(|file| file.bytes.release());
+        self.weights.release();
     }
 }
 
@@ -164,7 +203,7 @@ impl ParameterSource for NamedWeights<'_> {
             _ => None,
         };
         if self.layer.replace(layer) != layer {
-            self.weights.files.iter().for_each(|file| file.bytes.release());
+            self.weights.release();
         }
         let place = (self.family.place)(self.config, parameter.module);
         let names = self.names(parameter);
@@ -173,13 +212,14 @@ impl ParameterSource for NamedWeights<'_> {
             Rows::All => shape[0] / names.len(),
             Rows::Blocks { total, .. } => total,
         };
-        let transposed = place.transposed && shape.len() == 2;
+        let turned = |name: &String| self.weights.tensors.get(name).is_some_and(|tensor| tensor.turned);
+        let transposed = place.transposed && shape.len() == 2 && !names.iter().any(turned);
         if transposed {
             held.reverse();
         }
         let parts = names
             .iter()
-            .map(|name| self.weights.tensor(name, &held))
+            .map(|name| self.weights.matrix(name, &held))
             .map(|matrix| if transposed { Ok(transpose(&matrix?)) } else { matrix })
             .collect::<Result<Vec<_>>>()?;
         let matrix = stack(parts);
@@ -228,7 +268,7 @@ fn select(matrix: RawMatrix<'_>, rows: Rows, of_vector: bool) -> RawMatrix<'_> {
 /// `[inputs, outputs]` → `[outputs, inputs]`.
 ///
 /// Blocks of quantised numbers run along the inputs: those are decoded.
-fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
+pub(super) fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
     if matrix.element.is_quantized() {
         let values = (0..matrix.rows).flat_map(|row| matrix.row(row));
         let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
@@ -284,21 +324,55 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> 
         })
     })?;
     let start = 8 + length as usize;
-    Ok(metadata
-        .tensors()
-        .into_iter()
-        .map(|(name, info)| {
-            let (from, to) = info.data_offsets;
-            let place = TensorPlace {
-                file: 0,
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                start: start + from,
-                end: start + to,
-            };
-            (name, place)
-        })
-        .collect())
+    let mut tensors = HashMap::new();
+    for (name, info) in metadata.tensors() {
+        let (from, to) = info.data_offsets;
+        let place = TensorPlace {
+            file: 0,
+            dtype: info.dtype,
+            element: element(info.dtype),
+            shape: info.shape.clone(),
+            turned: false,
+            start: start + from,
+            end: start + to,
+        };
+        tensors.insert(name, place);
+    }
+    for (key, value) in metadata.metadata().iter().flatten() {
+        if let Some(tensor) = key.strip_prefix(TURNED_KEY).and_then(|name| tensors.get_mut(name)) {
+            tensor.turned = true;
+        }
+        if let Some(name) = key.strip_prefix(QUANTIZED_KEY) {
+            name_quantized(&mut tensors, name, value)
+                .map_err(|text| problem(format!("its metadata says {key} = {value:?}, but {text}")))?;
+        }
+    }
+    Ok(tensors.into_iter().collect())
+}
+
+/// Makes a tensor of bytes `[rows, bytes of a row]` one of quantised values `[rows, columns]`.
+fn name_quantized(
+    tensors: &mut HashMap<String, TensorPlace>,
+    tensor: &str,
+    element: &str,
+) -> Result<(), String> {
+    let place = tensors.get_mut(tensor).ok_or("there is no such tensor")?;
+    let element = ElementType::from_name(element)
+        .filter(|element| element.is_quantized())
+        .ok_or("that is no quantised type that attend knows")?;
+    let [rows, row_bytes] = place.shape[..] else {
+        return Err(format!("its shape is {:?}, expected [rows, bytes of a row]", place.shape));
+    };
+    if place.dtype != Dtype::U8 || !row_bytes.is_multiple_of(element.block_bytes()) {
+        return Err(format!(
+            "it holds {:?} in rows of {row_bytes}, expected U8 in rows of a multiple of {}",
+            place.dtype,
+            element.block_bytes()
+        ));
+    }
+    place.element = Some(element);
+    place.shape = vec![rows, row_bytes / element.block_bytes() * element.block_values()];
+    Ok(())
 }
 
 /// The first key of a JSON object that stands there twice: serde, and with it the safetensors
@@ -397,5 +471,36 @@ mod tests {
         let mut huge = file(GOOD, 12);
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(message(&huge).contains("cut off"));
+    }
+
+    fn quantized(metadata: &str, shape: &str, len: usize) -> Vec<u8> {
+        let header = format!(
+            r#"{{"__metadata__":{{{metadata}}},"a":{{"dtype":"U8","shape":{shape},"data_offsets":[0,{len}]}}}}"#
+        );
+        file(&header, len)
+    }
+
+    #[test]
+    fn quantised_tensors_have_the_shape_of_their_values() {
+        let bytes = quantized(r#""attend.dtype.a":"q4_1""#, "[3,40]", 120);
+        let tensors = read_header(Path::new("x"), &bytes).unwrap();
+        assert_eq!(tensors[0].1.element, Some(ElementType::Q4_1));
+        assert_eq!(tensors[0].1.shape, [3, 64]);
+        let plain = read_header(Path::new("x"), &quantized("", "[3,40]", 120)).unwrap();
+        assert_eq!((plain[0].1.element, plain[0].1.shape.as_slice()), (None, [3, 40].as_slice()));
+    }
+
+    #[test]
+    fn wrong_words_about_quantised_tensors_are_refused() {
+        for (metadata, shape, len, expected) in [
+            (r#""attend.dtype.b":"q4_1""#, "[3,40]", 120, "no such tensor"),
+            (r#""attend.dtype.a":"q9_9""#, "[3,40]", 120, "no quantised type"),
+            (r#""attend.dtype.a":"f32""#, "[3,40]", 120, "no quantised type"),
+            (r#""attend.dtype.a":"q4_1""#, "[3,41]", 123, "rows of a multiple of 20"),
+            (r#""attend.dtype.a":"q4_1""#, "[120]", 120, "expected [rows, bytes of a row]"),
+        ] {
+            let message = message(&quantized(metadata, shape, len));
+            assert!(message.contains(expected) && message.contains("attend.dtype."), "{message}");
+        }
     }
 }

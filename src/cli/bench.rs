@@ -12,7 +12,7 @@ use attend::model::{Decoder, Mask};
 use clap::Args;
 
 use super::bench_output::{Format, Row, write_rows};
-use super::model_args::{Dtype, Kernels, device_name, open};
+use super::model_args::{CacheDtype, Dtype, Kernels, device_name, open};
 use super::output::{interrupt_flag, note, print};
 use super::{Outcome, usage};
 
@@ -40,6 +40,9 @@ pub struct BenchArgs {
     /// How weights are held (a list) [default: as in the checkpoint]
     #[arg(long, value_enum, value_delimiter = ',')]
     dtype: Vec<Dtype>,
+    /// How keys and values are held
+    #[arg(long, value_enum, default_value_t = CacheDtype::F32, value_name = "DTYPE")]
+    cache_dtype: CacheDtype,
     /// Where to compute: cpu, cuda, cuda:N, or auto
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
@@ -80,6 +83,7 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
         for dtype in &dtypes {
             let compute = super::model_args::ComputeArgs {
                 dtype: *dtype,
+                cache_dtype: args.cache_dtype,
                 threads,
                 device: args.device.clone(),
                 kernels: args.kernels,
@@ -164,6 +168,8 @@ impl BenchArgs {
             family: config.family.clone(),
             parameters: config.parameter_count(),
             dtype: decoder.ops().element().name(),
+            cache_dtype: decoder.ops().cache_type().name(),
+            cache_bytes_per_token: config.cache_bytes_per_token(decoder.ops().cache_type()),
             device: device_name(decoder.ops().device()),
             kernels: decoder.ops().arithmetic(),
             threads: decoder.ops().threads(),

@@ -29,6 +29,10 @@ pub struct Row {
     pub parameters: usize,
     /// How weights are held.
     pub dtype: &'static str,
+    /// How keys and values are held.
+    pub cache_dtype: &'static str,
+    /// Of keys and values, for each position.
+    pub cache_bytes_per_token: usize,
     pub device: &'static str,
     /// Whose arithmetic: the kernels' tier, or `candle`.
     pub kernels: &'static str,
@@ -111,7 +115,7 @@ fn table(cells: &[[String; 9]]) -> String {
     out
 }
 
-/// The machine, and what the shares are of.
+/// The machine, what the shares are of, and what a position takes in the cache.
 fn footer(rows: &[Row]) -> String {
     let mut out = String::new();
     let mut threads = 0;
@@ -126,6 +130,10 @@ fn footer(rows: &[Row]) -> String {
             counted(row.threads, "thread"),
         );
     }
+    if let Some(row) = rows.first() {
+        let cache = megabytes(row.cache_bytes_per_token as u64);
+        let _ = writeln!(out, "keys and values of a token: {cache} in {}", row.cache_dtype);
+    }
     if rows.iter().any(|row| row.bandwidth_share.is_some_and(|share| share > 1.0)) {
         out.push_str("above 100 %: some of the model is read from the CPU's cache\n");
     }
@@ -134,7 +142,7 @@ fn footer(rows: &[Row]) -> String {
 
 fn csv(rows: &[Row]) -> String {
     let mut out = String::from(
-        "version,cpu,model,family,parameters,dtype,device,kernels,threads,test,depth,tokens_per_second,\
+        "version,cpu,model,family,parameters,dtype,cache_dtype,cache_bytes_per_token,device,kernels,threads,test,depth,tokens_per_second,\
          tokens_per_second_deviation,tokens_per_second_capturing,tokens_per_second_capturing_deviation,\
          bytes_per_token,memory_bandwidth,bandwidth_share,peak_memory\n",
     );
@@ -148,6 +156,8 @@ fn csv(rows: &[Row]) -> String {
             csv_quoted(&row.family),
             row.parameters.to_string(),
             row.dtype.into(),
+            row.cache_dtype.into(),
+            row.cache_bytes_per_token.to_string(),
             row.device.into(),
             csv_quoted(row.kernels),
             row.threads.to_string(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::mask::Mask;
 use super::position::Rotary;
+use crate::kernels::cache::CacheType;
 use crate::kernels::elementwise::{Activation, NormKind};
 
 /// The whole difference between one model and another.
@@ -322,9 +323,9 @@ impl ModelConfig {
         self.mask == Mask::None
     }
 
-    /// Bytes that the keys and values of one position take in the cache, over all layers (f32).
-    pub fn cache_bytes_per_token(&self) -> usize {
-        self.layers * 2 * self.kv_width() * size_of::<f32>()
+    /// Bytes that the keys and values of one position take in the cache, over all layers.
+    pub fn cache_bytes_per_token(&self, held: CacheType) -> usize {
+        self.layers * 2 * self.kv_heads * held.head_bytes(self.head_dim)
     }
 }
 
