@@ -122,7 +122,7 @@ impl Checkpoint {
         let config_bytes = source.read("config.json")?.unwrap_or_default();
         let config_file = ConfigFile::parse(&config_path, &config_bytes)?;
         let family = families::family_of(&config_file)?;
-        let config = family.translate(&config_file)?;
+        let mut config = family.translate(&config_file)?;
         let generation_file = source
             .read("generation_config.json")?
             .map(|bytes| ConfigFile::parse(&source.path("generation_config.json"), &bytes))
@@ -134,6 +134,8 @@ impl Checkpoint {
             family.end_token,
         )?;
         let weights = Weights::open(&source)?;
+        let another_head = NamedWeights::new(&weights, family, &config).holds_another_head()?;
+        config.tied_head &= !another_head;
         let named = NamedWeights::new(&weights, family, &config);
         for (parameter, shape) in config.parameters() {
             named.parameter(parameter, &shape)?;

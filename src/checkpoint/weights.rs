@@ -174,6 +174,25 @@ impl<'a> NamedWeights<'a> {
         if missing(&whole) && !missing(&headless) { headless } else { whole }
     }
 
+    /// Whether there is an output head that differs from the embedding, which the config says it is.
+    /// Transformers believes the weights then.
+    ///
+    /// # Errors
+    /// If one of them has a wrong shape or type.
+    pub(super) fn holds_another_head(&self) -> Result<bool> {
+        let [head, embedding] = [Module::OutputHead, Module::Embedding].map(Module::weight);
+        let stored = |name: &String| self.weights.tensors.contains_key(name);
+        if self.config.is_encoder()
+            || !self.config.tied_head
+            || ![head, embedding].iter().all(|parameter| self.names(*parameter).iter().all(stored))
+        {
+            return Ok(false);
+        }
+        let shape = [self.config.vocabulary, self.config.embedding_width];
+        let (head, embedding) = (self.parameter(head, &shape)?, self.parameter(embedding, &shape)?);
+        Ok((head.element, head.bytes) != (embedding.element, embedding.bytes))
+    }
+
     /// The tensors that hold a parameter, as they are called in these files.
     pub(super) fn names(&self, parameter: Parameter) -> Vec<String> {
         let suffixes = match parameter.part {

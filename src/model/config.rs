@@ -231,13 +231,13 @@ impl ModelConfig {
         for rotary in &self.rotaries {
             rotary.validate(self.head_dim)?;
         }
-        if self.rotary_layers.len() != self.layers {
-            return problem("no_rope_layers: expected one entry for each layer".into());
-        }
         if self.windows.len() != self.layers || self.windows.contains(&Some(0)) {
             return problem(
                 "layer_types or sliding_window: expected one window of at least 1 for each layer".into(),
             );
+        }
+        if self.rotary_layers.len() != self.layers {
+            return problem("no_rope_layers: expected one entry for each layer".into());
         }
         if let Some(experts) = &self.experts {
             experts.validate(self.layers)?;
