@@ -1,9 +1,10 @@
-//! Where a model comes from and what it is: a folder of files (or those in the binary) becomes a [`Checkpoint`], which has
-//! been checked, and that a [`Decoder`] with its weights in place.
+//! Where a model comes from and what it is: a folder of files, a GGUF file (or those in the binary)
+//! becomes a [`Checkpoint`], which has been checked, and that a [`Decoder`] with its weights in place.
 
 mod embedded;
 pub mod families;
 pub mod generation_config;
+mod gguf;
 pub mod source;
 pub mod tokenizer;
 pub mod weights;
@@ -23,7 +24,7 @@ use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
 use source::Source;
 pub use tokenizer::{Encoded, Tokenizer};
-use weights::{NamedWeights, Weights};
+use weights::{Arrangement, NamedWeights, Weights};
 
 /// A model's files, opened and checked, its weights not yet read.
 pub struct Checkpoint {
@@ -34,6 +35,7 @@ pub struct Checkpoint {
     generation: GenerationConfig,
     tokenizer: Option<Tokenizer>,
     weights: Weights,
+    arrangement: Arrangement,
 }
 
 /// How to load a checkpoint's weights.
@@ -60,7 +62,8 @@ impl Default for LoadOptions {
 
 impl Checkpoint {
     /// Opens a folder in Hugging Face layout: `config.json`, `model.safetensors` (or shards with
-    /// their index), and where they are there `tokenizer.json` and `generation_config.json`.
+    /// their index), and where they are there `tokenizer.json` and `generation_config.json`; or a
+    /// GGUF file.
     ///
     /// ```no_run
     /// use attend::{Checkpoint, LoadOptions};
@@ -76,7 +79,7 @@ impl Checkpoint {
     /// # Errors
     /// With the first file that is missing, damaged, or does not fit the others.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        Self::from_source(Source::folder(path)?)
+        Self::from_source(Source::open(path)?)
     }
 
     /// The model inside this crate: about four million parameters that write short stories.
@@ -98,7 +101,15 @@ impl Checkpoint {
         let config_bytes = source.read("config.json")?.unwrap_or_default();
         let config_file = ConfigFile::parse(&config_path, &config_bytes)?;
         let family = families::family_of(&config_file)?;
-        let config = family.translate(&config_file)?;
+        let mut config = family.translate(&config_file)?;
+        let arrangement = match &source {
+            Source::Gguf(file) => file.arrangement(&config),
+            _ => Arrangement { name: family.tensor_name, interleaved: None },
+        };
+        if let Source::Gguf(_) = source {
+            // Norms stand there with what their family adds to them.
+            config.norm_offset = 0.0;
+        }
         let generation_file = source
             .read("generation_config.json")?
             .map(|bytes| ConfigFile::parse(&source.path("generation_config.json"), &bytes))
@@ -110,7 +121,7 @@ impl Checkpoint {
             family.end_token,
         )?;
         let weights = Weights::open(&source)?;
-        let named = NamedWeights::new(&weights, family.tensor_name);
+        let named = NamedWeights::new(&weights, arrangement);
         for (parameter, shape) in config.parameters() {
             named.parameter(parameter, &shape)?;
         }
@@ -120,7 +131,7 @@ impl Checkpoint {
             .map(|bytes| Tokenizer::parse(&source.path("tokenizer.json"), &bytes, config.vocabulary))
             .transpose()?;
         let config_digest = Sha256::digest(&config_bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Checkpoint { source, family, config, config_digest, generation, tokenizer, weights })
+        Ok(Checkpoint { source, family, config, config_digest, generation, tokenizer, weights, arrangement })
     }
 
     /// Reads the weights into a decoder.
@@ -131,7 +142,7 @@ impl Checkpoint {
         let element = options.element.unwrap_or(self.element());
         let pool = Arc::new(Pool::new(options.threads));
         let ops = Ops::new(options.device.clone(), options.kernels, element, pool)?;
-        let named = NamedWeights::new(&self.weights, self.family.tensor_name);
+        let named = NamedWeights::new(&self.weights, self.arrangement);
         Decoder::new(self.config.clone(), ops, &named)
     }
 
@@ -163,7 +174,7 @@ impl Checkpoint {
 
     /// How the checkpoint holds its weights: the embedding's type.
     pub fn element(&self) -> ElementType {
-        let name = (self.family.tensor_name)(Parameter::Embedding);
+        let name = (self.arrangement.name)(Parameter::Embedding);
         self.weights.element(&name).unwrap_or(ElementType::F32)
     }
 
@@ -178,9 +189,9 @@ impl Checkpoint {
             .config
             .parameters()
             .iter()
-            .map(|(parameter, _)| (self.family.tensor_name)(*parameter))
+            .map(|(parameter, _)| (self.arrangement.name)(*parameter))
             .collect();
-        used.insert((self.family.tensor_name)(Parameter::OutputHead));
+        used.insert((self.arrangement.name)(Parameter::OutputHead));
         let mut unused: Vec<String> = self
             .weights
             .names()

@@ -1,5 +1,5 @@
-//! Weights in safetensors files: mapped, their headers checked before anything is used, and lent
-//! to the decoder by our parameters' names.
+//! Weights in safetensors or GGUF files: mapped, their headers checked before anything is used, and
+//! lent to the decoder by our parameters' names.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::gguf::header::{Header, TensorInfo};
+use super::gguf::tensors::{halves_apart, is_interleaved};
 use super::source::{Bytes, Source};
 use crate::error::{Error, Result};
 use crate::kernels::matmul::{ElementType, RawMatrix};
@@ -30,7 +32,10 @@ struct WeightFile {
 
 struct TensorPlace {
     file: usize,
-    dtype: Dtype,
+    /// As the file calls it.
+    type_name: String,
+    /// `None`: not a type that we compute with.
+    element: Option<ElementType>,
     shape: Vec<usize>,
     start: usize,
     end: usize,
@@ -47,7 +52,11 @@ impl Weights {
             Weights { files: vec![], tensors: HashMap::new(), first_file: source.path(&names[0]) };
         for name in names {
             let (path, bytes) = (source.path(&name), source.map(&name)?);
-            for (tensor, mut place) in read_header(&path, &bytes)? {
+            let tensors = match source {
+                Source::Gguf(_) => read_gguf(&path, &bytes)?,
+                _ => read_header(&path, &bytes)?,
+            };
+            for (tensor, mut place) in tensors {
                 place.file = weights.files.len();
                 if weights.tensors.insert(tensor.clone(), place).is_some() {
                     let problem = format!("tensor {tensor} is in another shard too");
@@ -63,7 +72,7 @@ impl Weights {
     pub fn bytes_by_type(&self) -> BTreeMap<String, usize> {
         let mut sizes = BTreeMap::new();
         for place in self.tensors.values() {
-            *sizes.entry(format!("{:?}", place.dtype).to_lowercase()).or_insert(0) += place.end - place.start;
+            *sizes.entry(place.type_name.to_lowercase()).or_insert(0) += place.end - place.start;
         }
         sizes
     }
@@ -80,7 +89,7 @@ impl Weights {
 
     /// How a tensor's values are held in the file, where that is a type we compute with.
     pub fn element(&self, name: &str) -> Option<ElementType> {
-        element(self.tensors.get(name)?.dtype)
+        self.tensors.get(name)?.element
     }
 
     fn matrix(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
@@ -97,10 +106,10 @@ impl Weights {
                 expected: shape.to_vec(),
             });
         }
-        let element = element(place.dtype).ok_or_else(|| Error::TensorType {
+        let element = place.element.ok_or_else(|| Error::TensorType {
             file: file.path.clone(),
             name: name.into(),
-            found: format!("{:?}", place.dtype),
+            found: place.type_name.clone(),
         })?;
         let (rows, columns) = match shape {
             [columns] => (1, *columns),
@@ -111,17 +120,26 @@ impl Weights {
     }
 }
 
-/// A checkpoint's weights behind a family's names.
+/// How files arrange a model's parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Arrangement {
+    /// The name of a parameter.
+    pub name: fn(Parameter) -> String,
+    /// Where rows of queries and keys are interleaved (GGUF's llama): the head size.
+    pub interleaved: Option<usize>,
+}
+
+/// A checkpoint's weights behind the names and the order of its files.
 pub(super) struct NamedWeights<'a> {
     weights: &'a Weights,
-    name: fn(Parameter) -> String,
+    arrangement: Arrangement,
     /// The layer that was asked for last: when the next begins, the pages read so far can go.
     layer: Cell<Option<usize>>,
 }
 
 impl<'a> NamedWeights<'a> {
-    pub(super) fn new(weights: &'a Weights, name: fn(Parameter) -> String) -> NamedWeights<'a> {
-        NamedWeights { weights, name, layer: Cell::new(None) }
+    pub(super) fn new(weights: &'a Weights, arrangement: Arrangement) -> NamedWeights<'a> {
+        NamedWeights { weights, arrangement, layer: Cell::new(None) }
     }
 }
 
@@ -140,8 +158,23 @@ impl ParameterSource for NamedWeights<'_> {
         if self.layer.replace(layer) != layer {
             self.weights.files.iter().for_each(|file| file.bytes.release());
         }
-        self.weights.matrix(&(self.name)(parameter), shape)
+        let Arrangement { name, interleaved } = self.arrangement;
+        let matrix = self.weights.matrix(&name(parameter), shape)?;
+        Ok(match interleaved {
+            Some(head_dim) if is_interleaved(parameter) => halves_apart(matrix, head_dim),
+            _ => matrix,
+        })
     }
+}
+
+fn read_gguf(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> {
+    let tensors = Header::read(path, bytes)?.tensors.into_iter();
+    Ok(tensors
+        .map(|TensorInfo { name, tensor_type, shape, start, end }| {
+            let (type_name, element) = (tensor_type.name.to_owned(), tensor_type.element());
+            (name, TensorPlace { file: 0, type_name, element, shape, start, end })
+        })
+        .collect())
 }
 
 fn element(dtype: Dtype) -> Option<ElementType> {
@@ -188,7 +221,8 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> 
             let (from, to) = info.data_offsets;
             let place = TensorPlace {
                 file: 0,
-                dtype: info.dtype,
+                type_name: format!("{:?}", info.dtype),
+                element: element(info.dtype),
                 shape: info.shape.clone(),
                 start: start + from,
                 end: start + to,

@@ -1,0 +1,65 @@
+//! GGUF files, llama.cpp's format: one file with the config as metadata, the tokenizer and the
+//! weights. The first two are put into the words of a Hugging Face folder, so that what follows
+//! does not know the difference.
+
+mod config;
+pub(super) mod header;
+mod metadata;
+mod pre_tokenizer;
+pub(super) mod tensor_type;
+pub(super) mod tensors;
+mod tokenizer;
+
+use std::path::{Path, PathBuf};
+
+use super::weights::Arrangement;
+use crate::error::Result;
+use crate::model::ModelConfig;
+use header::Header;
+
+/// A GGUF file, its head translated.
+#[derive(Debug)]
+pub struct GgufFile {
+    pub(super) path: PathBuf,
+    /// What its makers call it, else the file's name.
+    pub(super) name: String,
+    /// As `config.json` and `tokenizer.json` would have them.
+    config: Vec<u8>,
+    tokenizer: Option<Vec<u8>>,
+    /// Whether rows of queries and keys are interleaved.
+    interleaved: bool,
+}
+
+impl GgufFile {
+    /// Translates the head of a file, given whole.
+    ///
+    /// # Errors
+    /// If it is no GGUF file, damaged, or of a model or tokenizer that does not load.
+    pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<GgufFile> {
+        let header = Header::read(path, bytes)?;
+        Ok(GgufFile {
+            path: path.to_path_buf(),
+            name: header
+                .metadata
+                .text("general.name")?
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()),
+            config: config::config(&header)?,
+            tokenizer: tokenizer::tokenizer(&header)?,
+            interleaved: config::architecture(&header)?.interleaved,
+        })
+    }
+
+    /// A file of the folder that this one stands for.
+    pub(super) fn file(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "config.json" => Some(&self.config),
+            "tokenizer.json" => self.tokenizer.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn arrangement(&self, config: &ModelConfig) -> Arrangement {
+        Arrangement { name: tensors::tensor_name, interleaved: self.interleaved.then_some(config.head_dim) }
+    }
+}
