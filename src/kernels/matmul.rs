@@ -5,76 +5,18 @@
 //! reading the weights once, in one sequential stream a thread; with many (a prompt) into
 //! arithmetic, twelve rows at a time.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
 use memmap2::MmapMut;
 
+pub use super::element::ElementType;
+pub use super::raw_matrix::RawMatrix;
 use super::threads::SharedSlice;
 use super::tile::{
     Element, TILE_ROWS, TileArgs, packed_tile_bf16, packed_tile_f16, packed_tile_f32, widen_bf16, widen_f16,
 };
 use super::{Isa, PANEL, Pool, memory};
-
-/// How a weight is held in memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ElementType {
-    F32,
-    Bf16,
-    F16,
-}
-
-impl ElementType {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            ElementType::F32 => 4,
-            ElementType::Bf16 | ElementType::F16 => 2,
-        }
-    }
-
-    /// `f32`, `bf16` or `f16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            ElementType::F32 => "f32",
-            ElementType::Bf16 => "bf16",
-            ElementType::F16 => "f16",
-        }
-    }
-}
-
-impl std::fmt::Display for ElementType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A row-major matrix `[rows, columns]` as it lies in a file: little-endian, any alignment.
-#[derive(Clone)]
-pub struct RawMatrix<'a> {
-    pub rows: usize,
-    pub columns: usize,
-    pub element: ElementType,
-    /// Borrowed from the file where the matrix lies there as it is.
-    pub bytes: Cow<'a, [u8]>,
-}
-
-impl RawMatrix<'_> {
-    /// The f32 values of one row.
-    pub fn row(&self, row: usize) -> impl Iterator<Item = f32> + '_ {
-        let size = self.element.size();
-        let element = self.element;
-        self.bytes[row * self.columns * size..(row + 1) * self.columns * size].chunks_exact(size).map(
-            move |bytes| match element {
-                ElementType::F32 => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-                ElementType::Bf16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-                ElementType::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-            },
-        )
-    }
-}
 
 /// A weight matrix `[rows, columns]` (outputs × inputs) in panels of 32 rows: `[rows/32][columns][32]`.
 ///
@@ -99,32 +41,33 @@ impl PackedMatrix {
         sources: &[RawMatrix<'_>],
         element: ElementType,
     ) -> std::io::Result<PackedMatrix> {
+        assert!(!element.is_quantized(), "no kernel holds {element} yet");
         let columns = sources[0].columns;
         let rows = sources.iter().map(|source| source.rows).sum::<usize>();
         for source in sources {
             assert_eq!(source.columns, columns, "stacked matrices need equal columns");
-            let values = source.rows.checked_mul(columns).expect("a matrix in memory has a size");
-            assert_eq!(source.bytes.len() / source.element.size(), values, "bytes must be [rows, columns]");
+            assert!(source.is_whole(), "bytes must be [rows, columns]");
         }
         let panels = rows.div_ceil(PANEL);
-        let mut data = memory::zeroed(panels * PANEL * columns * element.size())?;
-        let panel_bytes = PANEL * columns * element.size();
+        let mut data = memory::zeroed(panels * PANEL * columns * element.block_bytes())?;
+        let panel_bytes = PANEL * columns * element.block_bytes();
         let shared = SharedSlice::new(&mut data);
         pool.for_each(panels, 1, |panel| {
             // SAFETY: each panel is packed by one thread.
             let out = unsafe { shared.part(panel * panel_bytes, panel_bytes) };
             for lane in 0..PANEL {
                 let Some((source, row)) = locate(sources, panel * PANEL + lane) else { break };
-                let size = element.size();
+                let size = element.block_bytes();
                 if source.element == element {
                     let bytes = &source.bytes[row * columns * size..(row + 1) * columns * size];
                     match element {
                         ElementType::F32 => scatter::<4>(bytes, out, lane),
                         ElementType::Bf16 | ElementType::F16 => scatter::<2>(bytes, out, lane),
+                        _ => unreachable!("checked above"),
                     }
                     continue;
                 }
-                for (column, value) in source.row(row).enumerate() {
+                for (column, value) in source.row(row).into_iter().enumerate() {
                     let at = (column * PANEL + lane) * size;
                     match element {
                         ElementType::F32 => out[at..at + 4].copy_from_slice(&value.to_ne_bytes()),
@@ -134,6 +77,7 @@ impl PackedMatrix {
                         ElementType::F16 => {
                             out[at..at + 2].copy_from_slice(&f16::from_f32(value).to_ne_bytes())
                         }
+                        _ => unreachable!("checked above"),
                     }
                 }
             }
@@ -181,11 +125,12 @@ impl PackedMatrix {
                 let data = self.elements::<f16>();
                 out.iter_mut().enumerate().for_each(|(column, out)| *out = data[at(column)].to_f32());
             }
+            _ => unreachable!("checked when packed"),
         }
     }
 
     fn elements<W: Element>(&self) -> &[W] {
-        assert_eq!(size_of::<W>(), self.element.size());
+        assert_eq!(size_of::<W>(), self.element.block_bytes());
         // SAFETY: the mapping starts at a page, is initialised, and every bit pattern is a valid
         // f32, bf16 or f16; it lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast(), self.data.len() / size_of::<W>()) }
@@ -230,6 +175,7 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32], out:
         ElementType::F32 => job.run::<f32>(weights.elements(), packed_tile_f32, None),
         ElementType::Bf16 => job.run::<bf16>(weights.elements(), packed_tile_bf16, Some(widen_bf16)),
         ElementType::F16 => job.run::<f16>(weights.elements(), packed_tile_f16, Some(widen_f16)),
+        _ => unreachable!("checked when packed"),
     }
 }
 
@@ -352,6 +298,7 @@ mod tests {
             ElementType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             ElementType::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
             ElementType::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+            _ => unreachable!(),
         }
     }
 
@@ -363,13 +310,14 @@ mod tests {
             ElementType::F32 => v,
             ElementType::Bf16 => bf16::from_f32(v).to_f32(),
             ElementType::F16 => f16::from_f32(v).to_f32(),
+            _ => unreachable!(),
         };
         input
             .chunks_exact(raw.columns)
             .flat_map(|x| {
                 (0..raw.rows).map(move |row| {
-                    raw.row(row).zip(x).fold((0.0, 0.0), |(sum, size), (w, x)| {
-                        let product = f64::from(held(w)) * f64::from(*x);
+                    raw.row(row).iter().zip(x).fold((0.0, 0.0), |(sum, size), (w, x)| {
+                        let product = f64::from(held(*w)) * f64::from(*x);
                         (sum + product, size + product.abs())
                     })
                 })
@@ -448,8 +396,8 @@ mod tests {
         let packed = PackedMatrix::pack(&pool, &sources, ElementType::F32).unwrap();
         let mut row = [0f32; 5];
         packed.copy_row(2, &mut row);
-        assert_eq!(row.to_vec(), sources[0].row(2).collect::<Vec<_>>());
+        assert_eq!(row.to_vec(), sources[0].row(2));
         packed.copy_row(3 + 39, &mut row);
-        assert_eq!(row.to_vec(), sources[1].row(39).collect::<Vec<_>>());
+        assert_eq!(row.to_vec(), sources[1].row(39));
     }
 }

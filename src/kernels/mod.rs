@@ -8,10 +8,13 @@
 //! pieces, so a prompt in one pass, in pieces and token by token gives the same bits.
 
 pub mod attention;
+pub mod blocks;
 pub mod cache;
+pub mod element;
 pub mod elementwise;
 pub mod matmul;
 mod memory;
+mod raw_matrix;
 pub mod simd;
 pub mod stream;
 pub mod threads;

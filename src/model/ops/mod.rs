@@ -16,6 +16,7 @@ use super::observer::AttentionObserver;
 use super::position::Angles;
 use super::step::Step;
 use crate::error::{Error, Result};
+use crate::kernels::blocks;
 use crate::kernels::cache::{Cache, CacheShape};
 use crate::kernels::elementwise::{self, Activation};
 use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
@@ -158,7 +159,13 @@ impl Ops {
     }
 
     fn tensor(&self, raw: &RawMatrix<'_>) -> Result<Tensor, candle_core::Error> {
-        Tensor::from_raw_buffer(&raw.bytes, dtype(raw.element), &[raw.rows, raw.columns], &self.device)
+        let shape = [raw.rows, raw.columns];
+        if raw.element.is_quantized() {
+            let mut values = vec![0f32; raw.rows * raw.columns];
+            blocks::dequantize(raw.element, &raw.bytes, &mut values);
+            return Tensor::from_vec(values, &shape, &self.device);
+        }
+        Tensor::from_raw_buffer(&raw.bytes, dtype(raw.element), &shape, &self.device)
     }
 
     /// Room for the keys and values of `capacity` positions.
@@ -323,5 +330,7 @@ fn dtype(element: ElementType) -> DType {
         ElementType::F32 => DType::F32,
         ElementType::Bf16 => DType::BF16,
         ElementType::F16 => DType::F16,
+        // Held decoded: the reference has no quantised types.
+        _ => DType::F32,
     }
 }
