@@ -21,19 +21,30 @@ fn best() -> (Isa, Pool) {
     (Isa::detect().unwrap(), Pool::new(available_threads()))
 }
 
+const ELEMENTS: [ElementType; 7] = [
+    ElementType::F32,
+    ElementType::Bf16,
+    ElementType::F16,
+    ElementType::Q8_0,
+    ElementType::Q4_0,
+    ElementType::Q4_1,
+    ElementType::Q4K,
+];
+
+/// The projection down from the MLP: its rows divide into blocks of every type.
 fn products(criterion: &mut Criterion) {
     let (isa, pool) = best();
     let bytes: Vec<u8> = values(HIDDEN * INTERMEDIATE).iter().flat_map(|v| v.to_le_bytes()).collect();
     let raw =
-        RawMatrix { rows: INTERMEDIATE, columns: HIDDEN, element: ElementType::F32, bytes: bytes.into() };
+        RawMatrix { rows: HIDDEN, columns: INTERMEDIATE, element: ElementType::F32, bytes: bytes.into() };
     for tokens in [1, 512] {
-        let mut group = criterion.benchmark_group(format!("matmul/{tokens}x{HIDDEN}x{INTERMEDIATE}"));
+        let mut group = criterion.benchmark_group(format!("matmul/{tokens}x{INTERMEDIATE}x{HIDDEN}"));
         // A product and a sum each.
         group.throughput(Throughput::Elements((2 * tokens * HIDDEN * INTERMEDIATE) as u64));
-        let input = values(tokens * HIDDEN);
-        let mut out = vec![0f32; tokens * INTERMEDIATE];
-        for element in [ElementType::F32, ElementType::Bf16, ElementType::F16] {
-            let weights = PackedMatrix::pack(&pool, std::slice::from_ref(&raw), element).unwrap();
+        let input = values(tokens * INTERMEDIATE);
+        let mut out = vec![0f32; tokens * HIDDEN];
+        for element in ELEMENTS {
+            let weights = PackedMatrix::pack(&pool, std::slice::from_ref(&raw), &[element]).unwrap();
             group.bench_function(BenchmarkId::from_parameter(element), |b| {
                 b.iter(|| matmul(isa, &pool, &weights, black_box(&input), &mut out));
             });

@@ -31,8 +31,8 @@ pub enum Error {
     #[error("{file}: tensor {name} has shape {found:?}, expected {expected:?} as the config says; are the weights and the config from the same model?", file = file.display())]
     ShapeMismatch { file: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
 
-    #[error("{file}: tensor {name} holds {found}, expected F32, F16 or BF16; convert the checkpoint to one of these", file = file.display())]
-    TensorType { file: PathBuf, name: String, found: String },
+    #[error("{file}: tensor {name} holds {found}, expected {supported}", file = file.display())]
+    TensorType { file: PathBuf, name: String, found: String, supported: &'static str },
 
     #[error("{file}: {problem}", file = file.display())]
     Tokenizer { file: PathBuf, problem: String },

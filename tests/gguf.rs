@@ -67,10 +67,26 @@ fn every_type_dequantised_agrees_with_transformers() {
 }
 
 #[test]
+fn by_default_the_types_are_the_files_own() {
+    let wide = logits(&load(&part("mixed", "model.gguf"), KernelChoice::Native, Some(ElementType::F32)));
+    let own = load(&part("mixed", "model.gguf"), KernelChoice::Native, None);
+    // q5_k and q6_k are rounded to q8_0; the other types compute with the values that they hold.
+    assert_logits_close(&logits(&own), &wide, 0.01, "mixed");
+    let checkpoint = Checkpoint::open(&part("mixed", "model.gguf")).unwrap();
+    for matrix in checkpoint.held(None).unwrap() {
+        let expands = matches!(matrix.found, ElementType::Q5K | ElementType::Q6K);
+        assert_eq!(matrix.held, if expands { ElementType::Q8_0 } else { matrix.found }, "{matrix:?}");
+    }
+}
+
+#[test]
 fn info_tells_the_types_and_their_bytes() {
     let out = stdout(&["info", arg(&part("mixed", "model.gguf"))]);
     for word in [
         "tiny llama",
+        "GGUF, Q4_K_M",
+        "no kernel computes with q5_k; held as q8_0",
+        "no kernel computes with q6_k; held as q8_0",
         "bf16 (65.5 kB)",
         "f16 (131.1 kB)",
         "q4_0 (55.3 kB)",
@@ -359,7 +375,7 @@ fn tensors_that_do_not_fit_are_named() {
     );
     says(
         &with(&|file| file.tensor_mut("blk.0.attn_q.weight").tensor_type = 26),
-        &["tensor blk.0.attn_q.weight holds i32"],
+        &["tensor blk.0.attn_q.weight holds i32", "q6_k", "another quantisation"],
     );
     says(
         &with(&|file| file.tensor_mut("blk.0.attn_q.weight").tensor_type = 2),

@@ -19,7 +19,9 @@ use crate::error::{Error, Result};
 use crate::kernels::Pool;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
-use crate::model::{Decoder, KernelChoice, ModelConfig, Ops, Parameter, ParameterSource};
+use crate::model::config::LayerParameter;
+use crate::model::precision::{self, Instead};
+use crate::model::{Decoder, KernelChoice, ModelConfig, Ops, Parameter};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
 use source::Source;
@@ -43,10 +45,24 @@ pub struct Checkpoint {
 pub struct LoadOptions {
     pub device: Device,
     pub kernels: KernelChoice,
-    /// How weights are held; `None`: as the checkpoint holds them.
+    /// How weights are held, as far as each allows; `None`: each as the checkpoint holds it.
     pub element: Option<ElementType>,
     /// Threads that work on the CPU.
     pub threads: usize,
+}
+
+/// As what a matrix is held once loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldMatrix {
+    pub parameter: Parameter,
+    pub rows: usize,
+    pub columns: usize,
+    /// In the files.
+    pub found: ElementType,
+    /// In memory.
+    pub held: ElementType,
+    /// Why it is not what was asked for.
+    pub instead: Option<Instead>,
 }
 
 impl Default for LoadOptions {
@@ -123,7 +139,7 @@ impl Checkpoint {
         let weights = Weights::open(&source)?;
         let named = NamedWeights::new(&weights, arrangement);
         for (parameter, shape) in config.parameters() {
-            named.parameter(parameter, &shape)?;
+            named.element(parameter, &shape)?;
         }
         drop(named);
         let tokenizer = source
@@ -139,9 +155,8 @@ impl Checkpoint {
     /// # Errors
     /// If there is no memory for them, or a device refuses.
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
-        let element = options.element.unwrap_or(self.element());
         let pool = Arc::new(Pool::new(options.threads));
-        let ops = Ops::new(options.device.clone(), options.kernels, element, pool)?;
+        let ops = Ops::new(options.device.clone(), options.kernels, options.element, self.element()?, pool)?;
         let named = NamedWeights::new(&self.weights, self.arrangement);
         Decoder::new(self.config.clone(), ops, &named)
     }
@@ -149,6 +164,17 @@ impl Checkpoint {
     /// The model's name: its folder's.
     pub fn name(&self) -> String {
         self.source.name()
+    }
+
+    /// The kind of its files: `safetensors`, or GGUF and what its makers call the mixture of types.
+    pub fn format(&self) -> String {
+        match &self.source {
+            Source::Gguf(file) => match file.mixture {
+                Some(mixture) => format!("GGUF, {mixture}"),
+                None => "GGUF".into(),
+            },
+            _ => "safetensors".into(),
+        }
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -172,10 +198,31 @@ impl Checkpoint {
         self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
     }
 
-    /// How the checkpoint holds its weights: the embedding's type.
-    pub fn element(&self) -> ElementType {
-        let name = (self.arrangement.name)(Parameter::Embedding);
-        self.weights.element(&name).unwrap_or(ElementType::F32)
+    /// How the checkpoint holds most of its weights: the type of a layer's largest matrices.
+    ///
+    /// # Errors
+    /// None after the checkpoint was opened: its tensors are there.
+    pub fn element(&self) -> Result<ElementType> {
+        let shape = [self.config.intermediate, self.config.hidden];
+        let named = NamedWeights::new(&self.weights, self.arrangement);
+        named.element(Parameter::Layer(0, LayerParameter::Up), &shape)
+    }
+
+    /// As what each matrix will be held with `--dtype` (`None`: as the files hold it).
+    ///
+    /// # Errors
+    /// As [`element`](Self::element).
+    pub fn held(&self, asked: Option<ElementType>) -> Result<Vec<HeldMatrix>> {
+        let named = NamedWeights::new(&self.weights, self.arrangement);
+        let matrices = self.config.parameters().into_iter().filter(|(_, shape)| shape.len() == 2);
+        matrices
+            .map(|(parameter, shape)| {
+                let found = named.element(parameter, &shape)?;
+                let role = parameter.role();
+                let (held, instead) = precision::held(asked, found, shape[1], role);
+                Ok(HeldMatrix { parameter, rows: shape[0], columns: shape[1], found, held, instead })
+            })
+            .collect()
     }
 
     pub fn weights(&self) -> &Weights {

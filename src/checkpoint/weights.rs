@@ -11,6 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::gguf::header::{Header, TensorInfo};
+use super::gguf::tensor_type::SUPPORTED as SUPPORTED_BY_GGUF;
 use super::gguf::tensors::{halves_apart, is_interleaved};
 use super::source::{Bytes, Source};
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ pub struct Weights {
     tensors: HashMap<String, TensorPlace>,
     /// Where to say that a tensor is missing.
     first_file: PathBuf,
+    /// The types that are loaded from such files, and what to do about others.
+    supported: &'static str,
 }
 
 struct WeightFile {
@@ -48,8 +51,12 @@ impl Weights {
     /// If a file is missing, cut off, garbled, or names a tensor twice (also across files).
     pub fn open(source: &Source) -> Result<Weights> {
         let names = source.weight_files()?;
-        let mut weights =
-            Weights { files: vec![], tensors: HashMap::new(), first_file: source.path(&names[0]) };
+        let supported = match source {
+            Source::Gguf(_) => SUPPORTED_BY_GGUF,
+            _ => "F32, F16 or BF16; convert the checkpoint to one of these",
+        };
+        let first_file = source.path(&names[0]);
+        let mut weights = Weights { files: vec![], tensors: HashMap::new(), first_file, supported };
         for name in names {
             let (path, bytes) = (source.path(&name), source.map(&name)?);
             let tensors = match source {
@@ -87,12 +94,9 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// How a tensor's values are held in the file, where that is a type we compute with.
-    pub fn element(&self, name: &str) -> Option<ElementType> {
-        self.tensors.get(name)?.element
-    }
-
-    fn matrix(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
+    /// A tensor's place and type, after checking that its shape is the one expected and its type one
+    /// that we compute with.
+    fn place(&self, name: &str, shape: &[usize]) -> Result<(&TensorPlace, ElementType)> {
         let place = self
             .tensors
             .get(name)
@@ -110,13 +114,20 @@ impl Weights {
             file: file.path.clone(),
             name: name.into(),
             found: place.type_name.clone(),
+            supported: self.supported,
         })?;
+        Ok((place, element))
+    }
+
+    fn matrix(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
+        let (place, element) = self.place(name, shape)?;
+        let bytes = &self.files[place.file].bytes[place.start..place.end];
         let (rows, columns) = match shape {
             [columns] => (1, *columns),
             [rows, columns] => (*rows, *columns),
             _ => unreachable!("the decoder asks for vectors and matrices"),
         };
-        Ok(RawMatrix { rows, columns, element, bytes: Cow::Borrowed(&file.bytes[place.start..place.end]) })
+        Ok(RawMatrix { rows, columns, element, bytes: Cow::Borrowed(bytes) })
     }
 }
 
@@ -141,6 +152,11 @@ impl<'a> NamedWeights<'a> {
     pub(super) fn new(weights: &'a Weights, arrangement: Arrangement) -> NamedWeights<'a> {
         NamedWeights { weights, arrangement, layer: Cell::new(None) }
     }
+
+    /// The type in which the files hold a parameter, found without reading it.
+    pub(super) fn element(&self, parameter: Parameter, shape: &[usize]) -> Result<ElementType> {
+        Ok(self.weights.place(&(self.arrangement.name)(parameter), shape)?.1)
+    }
 }
 
 impl Drop for NamedWeights<'_> {
@@ -161,7 +177,7 @@ impl ParameterSource for NamedWeights<'_> {
         let Arrangement { name, interleaved } = self.arrangement;
         let matrix = self.weights.matrix(&name(parameter), shape)?;
         Ok(match interleaved {
-            Some(head_dim) if is_interleaved(parameter) => halves_apart(matrix, head_dim),
+            Some(head_dim) if is_interleaved(parameter) => halves_apart(&matrix, head_dim),
             _ => matrix,
         })
     }

@@ -142,7 +142,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     }
     warn_of_ignored(&checkpoint);
     let options = args.model.compute.resolve()?;
-    let element = options.element.unwrap_or(checkpoint.element());
+    let element = options.element.unwrap_or(checkpoint.element()?);
     let plan = args.capture.plan(&checkpoint)?;
     let decoder = checkpoint.load(&options)?;
     let loaded = started.elapsed().as_secs_f64();

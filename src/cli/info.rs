@@ -1,15 +1,19 @@
 //! `attend info`: what a model is, without loading its weights.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use attend::checkpoint::HeldMatrix;
 use attend::checkpoint::families::FAMILIES;
+use attend::kernels::matmul::ElementType;
 use attend::model::config::RotaryScaling;
+use attend::model::precision::Instead;
 use clap::Args;
 
 use super::Outcome;
-use super::model_args::open;
+use super::model_args::{Dtype, open};
 use super::output::{megabytes, print};
 
 #[derive(Args)]
@@ -20,8 +24,11 @@ pub struct InfoArgs {
     /// The same as PATH
     #[arg(short, long, value_name = "PATH", conflicts_with = "positional")]
     model: Option<PathBuf>,
+    /// Say how the weights would be held with this --dtype [default: as in the checkpoint]
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
     /// List the families (model_type in config.json) that load
-    #[arg(long, conflicts_with_all = ["positional", "model"])]
+    #[arg(long, conflicts_with_all = ["positional", "model", "dtype"])]
     families: bool,
 }
 
@@ -79,6 +86,11 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
         .map(|(dtype, bytes)| format!("{dtype} ({})", megabytes(*bytes as u64)))
         .collect();
     line("weights", types.join(", "));
+    line("format", checkpoint.format());
+    let asked = args.dtype.map(Dtype::element);
+    for (number, text) in held_lines(&checkpoint.held(asked)?, asked).into_iter().enumerate() {
+        line(if number == 0 { "in memory" } else { "" }, text);
+    }
     for (path, size) in checkpoint.weights().files() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         line("file", format!("{name} ({})", megabytes(size as u64)));
@@ -113,4 +125,37 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     line("sampling", format!("{sampling} (the model's default)"));
     print(&out)?;
     Ok(Outcome::Done)
+}
+
+/// How many matrices are held as what, then a line for each kind that is not as was asked.
+fn held_lines(matrices: &[HeldMatrix], asked: Option<ElementType>) -> Vec<String> {
+    let mut types = BTreeMap::<ElementType, (usize, usize)>::new();
+    let mut kinds = BTreeMap::<(Instead, ElementType, usize, ElementType), usize>::new();
+    for matrix in matrices {
+        let (count, bytes) = types.entry(matrix.held).or_default();
+        *count += 1;
+        *bytes += matrix.held.row_bytes(matrix.columns).unwrap_or(0) * matrix.rows;
+        if let Some(instead) = matrix.instead {
+            let wanted = asked.unwrap_or(matrix.found);
+            *kinds.entry((instead, wanted, matrix.columns, matrix.held)).or_default() += 1;
+        }
+    }
+    let types: Vec<String> = types
+        .into_iter()
+        .map(|(held, (count, bytes))| format!("{held}: {count} matrices ({})", megabytes(bytes as u64)))
+        .collect();
+    let all = matrices.len();
+    let kinds = kinds.into_iter().map(|((instead, wanted, columns, held), count)| match instead {
+        Instead::Indivisible => format!(
+            "{count} of {all} matrices: rows of {columns} do not divide by {}; held as {held}",
+            wanted.block_values()
+        ),
+        Instead::Table => {
+            format!("{count} of {all} matrices: embedding and output head stay finer than {wanted}; held as {held}")
+        }
+        Instead::NoKernel => {
+            format!("{count} of {all} matrices: no kernel computes with {wanted}; held as {held}")
+        }
+    });
+    std::iter::once(types.join(", ")).chain(kinds).collect()
 }

@@ -170,7 +170,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         _ => Mask::Causal,
     };
     let options = args.model.compute.resolve()?;
-    let element = options.element.unwrap_or(checkpoint.element());
+    let element = options.element.unwrap_or(checkpoint.element()?);
     let plan = args.capture.plan(&checkpoint)?;
     let decoder = checkpoint.load(&options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;

@@ -25,7 +25,8 @@ pub struct ModelArgs {
 
 #[derive(Args)]
 pub struct ComputeArgs {
-    /// How weights are held in memory [default: as in the checkpoint]
+    /// How weights are held in memory, as far as each allows (see `attend info`) [default: as in the
+    /// checkpoint]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
     /// Threads that compute [default: the CPUs at hand]
@@ -44,6 +45,14 @@ pub enum Dtype {
     F32,
     Bf16,
     F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_0")]
+    Q4_0,
+    #[value(name = "q4_1")]
+    Q4_1,
+    #[value(name = "q4_k")]
+    Q4K,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,6 +113,10 @@ impl Dtype {
             Dtype::F32 => ElementType::F32,
             Dtype::Bf16 => ElementType::Bf16,
             Dtype::F16 => ElementType::F16,
+            Dtype::Q8_0 => ElementType::Q8_0,
+            Dtype::Q4_0 => ElementType::Q4_0,
+            Dtype::Q4_1 => ElementType::Q4_1,
+            Dtype::Q4K => ElementType::Q4K,
         }
     }
 }

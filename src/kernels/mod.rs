@@ -1,6 +1,7 @@
 //! The hot CPU code, behind safe functions that take slices and shapes and know nothing of models.
 //!
-//! [`matmul`] is most of the work; [`attention`] is two of its tiles with a softmax between, over a [`cache`];
+//! [`matmul`] is most of the work, with weights of any [`element`] type ([`blocks`] decodes them,
+//! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
 //! [`elementwise`] is the rest; [`stream`] only measures memory. [`simd`] holds the vector tiers, [`threads`] the pool. Everything
 //! here has a composition of candle operations beside it in `model::ops` (`--kernels reference`).
 //!
@@ -14,6 +15,10 @@ pub mod element;
 pub mod elementwise;
 pub mod matmul;
 mod memory;
+mod packed_matrix;
+pub mod quantize;
+mod quantized_panel;
+mod quantized_tile;
 mod raw_matrix;
 pub mod simd;
 pub mod stream;

@@ -196,7 +196,7 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
 
 /// Asks for the cache lines 4 KB ahead; a prefetch past the end of the panel is harmless.
 #[inline(always)]
-unsafe fn prefetch_ahead<W>(panel: *const W) {
+pub(super) unsafe fn prefetch_ahead<W>(panel: *const W) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::precision::MatrixRole;
 use crate::error::Result;
 use crate::kernels::elementwise::Activation;
 use crate::kernels::matmul::RawMatrix;
@@ -163,6 +164,16 @@ pub enum LayerParameter {
     GateBias,
     UpBias,
     DownBias,
+}
+
+impl Parameter {
+    /// What the parameter is for, if it is a matrix.
+    pub fn role(self) -> MatrixRole {
+        match self {
+            Parameter::Embedding | Parameter::OutputHead => MatrixRole::Table,
+            _ => MatrixRole::Projection,
+        }
+    }
 }
 
 impl fmt::Display for Parameter {

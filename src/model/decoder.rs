@@ -57,7 +57,7 @@ impl Decoder {
     pub fn new(config: ModelConfig, ops: Ops, source: &dyn ParameterSource) -> Result<Decoder> {
         let hidden = config.hidden;
         let table = [config.vocabulary, hidden];
-        let embedding = ops.linear_from(&[source.parameter(Parameter::Embedding, &table)?], &[])?;
+        let embedding = ops.table_from(source.parameter(Parameter::Embedding, &table)?)?;
         let blocks = (0..config.layers)
             .map(|layer| Block::new(&config, &ops, source, layer))
             .collect::<Result<Vec<_>>>()?;
@@ -65,7 +65,7 @@ impl Decoder {
         let head = if config.tied_head {
             None
         } else {
-            Some(ops.linear_from(&[source.parameter(Parameter::OutputHead, &table)?], &[])?)
+            Some(ops.table_from(source.parameter(Parameter::OutputHead, &table)?)?)
         };
         let frequencies =
             config.rotaries.iter().map(|rotary| position::frequencies(rotary, config.head_dim)).collect();

@@ -14,6 +14,7 @@ pub mod mlp;
 pub mod observer;
 pub mod ops;
 pub mod position;
+pub mod precision;
 mod step;
 
 pub use config::{ModelConfig, Parameter, ParameterSource};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::metadata::{Array, Metadata, Value, ValueType};
-use super::tensor_type::TensorType;
+use super::tensor_type::{SUPPORTED, TensorType};
 use crate::error::{Error, Result};
 
 /// What stands before the data.
@@ -245,6 +245,7 @@ impl<'a> Reader<'a> {
                 file: self.path.to_path_buf(),
                 name,
                 found: format!("type {number} of ggml"),
+                supported: SUPPORTED,
             });
         };
         if !columns.is_multiple_of(tensor_type.block) {

@@ -26,6 +26,8 @@ pub struct GgufFile {
     /// As `config.json` and `tokenizer.json` would have them.
     config: Vec<u8>,
     tokenizer: Option<Vec<u8>>,
+    /// The types of its tensors taken together, as llama.cpp names them.
+    pub(super) mixture: Option<&'static str>,
     /// Whether rows of queries and keys are interleaved.
     interleaved: bool,
 }
@@ -46,6 +48,7 @@ impl GgufFile {
                 .unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()),
             config: config::config(&header)?,
             tokenizer: tokenizer::tokenizer(&header)?,
+            mixture: header.metadata.size("general.file_type")?.and_then(tensor_type::mixture),
             interleaved: config::architecture(&header)?.interleaved,
         })
     }
@@ -61,5 +64,39 @@ impl GgufFile {
 
     pub(super) fn arrangement(&self, config: &ModelConfig) -> Arrangement {
         Arrangement { name: tensors::tensor_name, interleaved: self.interleaved.then_some(config.head_dim) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::SafeTensors;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::checkpoint::weights::NamedWeights;
+    use crate::model::ParameterSource;
+
+    #[test]
+    fn rows_of_every_type_have_the_values_of_the_gguf_package() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/mixed");
+        let checkpoint = Checkpoint::open(&folder.join("model.gguf")).unwrap();
+        let bytes = std::fs::read(folder.join("values.safetensors")).unwrap();
+        let expected = SafeTensors::deserialize(&bytes).unwrap();
+        let named = NamedWeights::new(&checkpoint.weights, checkpoint.arrangement);
+        let mut types = std::collections::HashSet::new();
+        for (parameter, shape) in
+            checkpoint.config.parameters().into_iter().filter(|(_, shape)| shape.len() == 2)
+        {
+            let matrix = named.parameter(parameter, &shape).unwrap();
+            types.insert(matrix.element);
+            let rows = [0, 1, shape[0] - 1].into_iter().flat_map(|row| matrix.row(row));
+            let ours: Vec<u8> = rows.flat_map(|value| value.to_le_bytes()).collect();
+            assert_eq!(
+                ours,
+                expected.tensor(&tensors::tensor_name(parameter)).unwrap().data(),
+                "{parameter}"
+            );
+        }
+        assert_eq!(types.len(), 8, "every type but f32, which the norms have");
     }
 }

@@ -13,6 +13,10 @@ pub(in crate::checkpoint) struct TensorType {
     pub block_bytes: usize,
 }
 
+/// Those that are loaded, and what to do about others.
+pub(in crate::checkpoint) const SUPPORTED: &str = "f32, f16, bf16, q8_0, q4_0, q4_1, q4_k, q5_k or q6_k; \
+    take the model in another quantisation, such as Q8_0 or Q4_K_M";
+
 /// Those that models are stored in.
 const TYPES: &[TensorType] = &[
     known(0, "f32", 1, 4),
@@ -65,6 +69,24 @@ impl TensorType {
     }
 }
 
+/// What llama.cpp calls a mixture of types, by its number (`general.file_type`).
+pub(super) fn mixture(number: usize) -> Option<&'static str> {
+    Some(match number {
+        0 => "F32",
+        1 => "F16",
+        2 => "Q4_0",
+        3 => "Q4_1",
+        7 => "Q8_0",
+        14 => "Q4_K_S",
+        15 => "Q4_K_M",
+        16 => "Q5_K_S",
+        17 => "Q5_K_M",
+        18 => "Q6_K",
+        32 => "BF16",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +96,7 @@ mod tests {
         for element in ElementType::ALL {
             let known = TYPES.iter().find(|known| known.element() == Some(element)).unwrap();
             assert_eq!((known.block, known.block_bytes), (element.block_values(), element.block_bytes()));
+            assert!(SUPPORTED.contains(known.name));
         }
     }
 }

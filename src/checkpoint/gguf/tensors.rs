@@ -1,8 +1,6 @@
 //! The tensors of GGUF files: what they are called, and the order of their rows.
 
-use std::borrow::Cow;
-
-use crate::kernels::matmul::RawMatrix;
+use crate::kernels::matmul::{ElementType, RawMatrix};
 use crate::model::Parameter;
 use crate::model::config::LayerParameter;
 
@@ -49,25 +47,33 @@ pub(in crate::checkpoint) fn is_interleaved(parameter: Parameter) -> bool {
 }
 
 /// Puts interleaved rows back: the first half of each head before the second. A row of a matrix
-/// is moved whole, whatever its type; of a vector (one row), each element.
-pub(in crate::checkpoint) fn halves_apart<'a>(matrix: RawMatrix<'a>, head_dim: usize) -> RawMatrix<'a> {
-    let rows = if matrix.rows == 1 { matrix.columns } else { matrix.rows };
-    let row_bytes = matrix.bytes.len() / rows;
-    let mut bytes = Vec::with_capacity(matrix.bytes.len());
-    for head in matrix.bytes.chunks_exact(head_dim * row_bytes) {
+/// is moved whole, whatever its type; a vector (one row) becomes f32.
+pub(in crate::checkpoint) fn halves_apart<'a>(matrix: &RawMatrix<'a>, head_dim: usize) -> RawMatrix<'a> {
+    let RawMatrix { rows, columns, element, .. } = *matrix;
+    if rows == 1 {
+        let values = swap(&matrix.row(0), head_dim, 1);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        return RawMatrix { rows, columns, element: ElementType::F32, bytes: bytes.into() };
+    }
+    let bytes = swap(&matrix.bytes, head_dim, matrix.bytes.len() / rows);
+    RawMatrix { rows, columns, element, bytes: bytes.into() }
+}
+
+/// Of each head of `head_dim` rows, each of `len` values: first the even rows, then the odd ones.
+fn swap<T: Copy>(values: &[T], head_dim: usize, len: usize) -> Vec<T> {
+    let mut out = Vec::with_capacity(values.len());
+    for head in values.chunks_exact(head_dim * len) {
         for half in 0..2 {
-            for pair in head.chunks_exact(2 * row_bytes) {
-                bytes.extend_from_slice(&pair[half * row_bytes..(half + 1) * row_bytes]);
-            }
+            let rows = head.chunks_exact(len).skip(half).step_by(2);
+            rows.for_each(|row| out.extend_from_slice(row));
         }
     }
-    RawMatrix { bytes: Cow::Owned(bytes), ..matrix }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::matmul::ElementType;
 
     #[test]
     fn rows_of_each_head_return_to_their_halves() {
@@ -75,9 +81,9 @@ mod tests {
         let stored = [0f32, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
         let bytes: Vec<u8> = stored.iter().flat_map(|value| value.to_le_bytes()).collect();
         for (rows, columns) in [(8, 1), (1, 8)] {
-            let matrix = RawMatrix { rows, columns, element: ElementType::F32, bytes: Cow::Borrowed(&bytes) };
-            let apart = halves_apart(matrix, 4);
-            let values: Vec<f32> = (0..rows).flat_map(|row| apart.row(row).collect::<Vec<_>>()).collect();
+            let matrix = RawMatrix { rows, columns, element: ElementType::F32, bytes: (&bytes).into() };
+            let apart = halves_apart(&matrix, 4);
+            let values: Vec<f32> = (0..rows).flat_map(|row| apart.row(row)).collect();
             assert_eq!(values, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         }
     }

@@ -141,6 +141,11 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load(from: *const f32) -> Self::Vector;
     unsafe fn load_bf16(from: *const half::bf16) -> Self::Vector;
     unsafe fn load_f16(from: *const half::f16) -> Self::Vector;
+    unsafe fn load_i8(from: *const i8) -> Self::Vector;
+    /// The low four bits of each byte.
+    unsafe fn load_low_nibbles(from: *const u8) -> Self::Vector;
+    /// The high four bits of each byte.
+    unsafe fn load_high_nibbles(from: *const u8) -> Self::Vector;
     unsafe fn store(to: *mut f32, value: Self::Vector);
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -213,6 +218,18 @@ impl Simd for Plain {
     unsafe fn load_f16(from: *const half::f16) -> [f32; 8] {
         let bits = from.cast::<[u16; 8]>().read_unaligned();
         bits.map(|bits| half::f16::from_bits(bits).to_f32_const())
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> [f32; 8] {
+        from.cast::<[i8; 8]>().read_unaligned().map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn load_low_nibbles(from: *const u8) -> [f32; 8] {
+        from.cast::<[u8; 8]>().read_unaligned().map(|byte| f32::from(byte & 15))
+    }
+    #[inline(always)]
+    unsafe fn load_high_nibbles(from: *const u8) -> [f32; 8] {
+        from.cast::<[u8; 8]>().read_unaligned().map(|byte| f32::from(byte >> 4))
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: [f32; 8]) {

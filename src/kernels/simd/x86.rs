@@ -32,6 +32,20 @@ impl Simd for Avx2 {
         _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> __m256 {
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())))
+    }
+    #[inline(always)]
+    unsafe fn load_low_nibbles(from: *const u8) -> __m256 {
+        let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
+        _mm256_cvtepi32_ps(_mm256_and_si256(wide, _mm256_set1_epi32(15)))
+    }
+    #[inline(always)]
+    unsafe fn load_high_nibbles(from: *const u8) -> __m256 {
+        let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
+        _mm256_cvtepi32_ps(_mm256_srli_epi32(wide, 4))
+    }
+    #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m256) {
         _mm256_storeu_ps(to, value);
     }
@@ -107,6 +121,20 @@ impl Simd for Avx512 {
         _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> __m512 {
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
+    }
+    // A nibble chooses one of the sixteen numbers, which takes one instruction: no mask, no conversion.
+    #[inline(always)]
+    unsafe fn load_low_nibbles(from: *const u8) -> __m512 {
+        _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())), zero_to_fifteen())
+    }
+    #[inline(always)]
+    unsafe fn load_high_nibbles(from: *const u8) -> __m512 {
+        let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+        _mm512_permutexvar_ps(_mm512_srli_epi32(wide, 4), zero_to_fifteen())
+    }
+    #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m512) {
         _mm512_storeu_ps(to, value);
     }
@@ -151,4 +179,9 @@ impl Simd for Avx512 {
     unsafe fn maximum(a: __m512) -> f32 {
         _mm512_reduce_max_ps(a)
     }
+}
+
+#[inline(always)]
+unsafe fn zero_to_fifteen() -> __m512 {
+    _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0)
 }

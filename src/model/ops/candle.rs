@@ -5,7 +5,10 @@ use candle_core::{D, DType, Device, Tensor};
 
 use super::{AttentionShape, Norm};
 use crate::error::Result;
+use crate::kernels::blocks;
 use crate::kernels::elementwise::Activation;
+use crate::kernels::matmul::ElementType;
+use crate::kernels::quantize::quantized;
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
 use crate::model::position::Angles;
@@ -17,6 +20,39 @@ pub(super) fn matmul(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
         return Ok(input.matmul(&weight.to_dtype(DType::F32)?.t()?)?);
     }
     Ok(input.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?)
+}
+
+/// The values of a matrix as if it were held as `held`: candle computes with no quantised type on
+/// every device, so those are rounded, and kept in f32.
+pub(super) fn held(matrix: Tensor, found: ElementType, held: ElementType) -> Result<Tensor> {
+    if !held.is_quantized() {
+        return Ok(matrix.to_dtype(dtype(held))?);
+    }
+    if found == held {
+        return Ok(matrix);
+    }
+    let values = matrix.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    let mut rounded = vec![0f32; values.len()];
+    blocks::dequantize(held, &quantized(held, &values), &mut rounded);
+    Ok(Tensor::from_vec(rounded, matrix.shape(), matrix.device())?)
+}
+
+/// Matrices on top of one another; in f32 where their types differ.
+pub(super) fn stack(parts: &[Tensor]) -> Result<Tensor> {
+    if parts.windows(2).all(|pair| pair[0].dtype() == pair[1].dtype()) {
+        return Ok(Tensor::cat(parts, 0)?);
+    }
+    let parts = parts.iter().map(|part| part.to_dtype(DType::F32)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// candle's name for a type; f32 for the quantised ones, which it holds decoded.
+pub(super) fn dtype(element: ElementType) -> DType {
+    match element {
+        ElementType::Bf16 => DType::BF16,
+        ElementType::F16 => DType::F16,
+        _ => DType::F32,
+    }
 }
 
 pub(super) fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {

@@ -14,6 +14,7 @@ use super::config::ModelConfig;
 use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
 use super::position::Angles;
+use super::precision::{MatrixRole, held};
 use super::step::Step;
 use crate::error::{Error, Result};
 use crate::kernels::blocks;
@@ -35,6 +36,8 @@ pub enum KernelChoice {
 /// A device, and how weights are held there.
 pub struct Ops {
     device: Device,
+    /// How weights are to be held; `None`: each matrix as it is found.
+    asked: Option<ElementType>,
     element: ElementType,
     pool: Arc<Pool>,
     /// `None`: candle's operations.
@@ -89,23 +92,30 @@ impl AttentionShape {
 }
 
 impl Ops {
-    /// Operations on `device`, with weights held as `element`.
+    /// Operations on `device`, with weights held as `asked`, or each as it is found; most are found
+    /// as `found`.
     ///
     /// # Errors
     /// If `ATTEND_ISA` asks for vector instructions that this CPU lacks.
-    pub fn new(device: Device, choice: KernelChoice, element: ElementType, pool: Arc<Pool>) -> Result<Ops> {
+    pub fn new(
+        device: Device,
+        choice: KernelChoice,
+        asked: Option<ElementType>,
+        found: ElementType,
+        pool: Arc<Pool>,
+    ) -> Result<Ops> {
         let isa = match (choice, &device) {
             (KernelChoice::Native, Device::Cpu) => Some(Isa::detect()?),
             _ => None,
         };
-        Ok(Ops { device, element, pool, isa })
+        Ok(Ops { device, asked, element: asked.unwrap_or(found), pool, isa })
     }
 
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// How weights are held.
+    /// How weights are held, but for those that cannot be (see [`held`]).
     pub fn element(&self) -> ElementType {
         self.element
     }
@@ -126,17 +136,34 @@ impl Ops {
 
     /// A projection from matrices on top of one another, and their biases (or none).
     pub(super) fn linear_from(&self, weights: &[RawMatrix<'_>], biases: &[RawMatrix<'_>]) -> Result<Linear> {
+        self.matrix_from(weights, biases, MatrixRole::Projection)
+    }
+
+    /// The embedding or the output head.
+    pub(super) fn table_from(&self, weights: RawMatrix<'_>) -> Result<Linear> {
+        self.matrix_from(&[weights], &[], MatrixRole::Table)
+    }
+
+    fn matrix_from(
+        &self,
+        weights: &[RawMatrix<'_>],
+        biases: &[RawMatrix<'_>],
+        role: MatrixRole,
+    ) -> Result<Linear> {
+        let held: Vec<ElementType> =
+            weights.iter().map(|raw| held(self.asked, raw.element, raw.columns, role).0).collect();
         let weight = match self.isa {
             Some(_) => Weight::Packed(
-                PackedMatrix::pack(&self.pool, weights, self.element)
+                PackedMatrix::pack(&self.pool, weights, &held)
                     .map_err(|cause| Error::Memory { what: "the weights", cause })?,
             ),
             None => {
                 let parts = weights
                     .iter()
-                    .map(|raw| self.tensor(raw)?.to_dtype(dtype(self.element)))
-                    .collect::<Result<Vec<_>, _>>()?;
-                Weight::Candle(Tensor::cat(&parts, 0)?)
+                    .zip(&held)
+                    .map(|(raw, held)| candle::held(self.tensor(raw)?, raw.element, *held))
+                    .collect::<Result<Vec<_>>>()?;
+                Weight::Candle(candle::stack(&parts)?)
             }
         };
         let bias = match biases {
@@ -165,7 +192,7 @@ impl Ops {
             blocks::dequantize(raw.element, &raw.bytes, &mut values);
             return Tensor::from_vec(values, &shape, &self.device);
         }
-        Tensor::from_raw_buffer(&raw.bytes, dtype(raw.element), &shape, &self.device)
+        Tensor::from_raw_buffer(&raw.bytes, candle::dtype(raw.element), &shape, &self.device)
     }
 
     /// Room for the keys and values of `capacity` positions.
@@ -322,15 +349,5 @@ impl Linear {
             Weight::Packed(matrix) => matrix.bytes(),
             Weight::Candle(matrix) => matrix.elem_count() * matrix.dtype().size_in_bytes(),
         }
-    }
-}
-
-fn dtype(element: ElementType) -> DType {
-    match element {
-        ElementType::F32 => DType::F32,
-        ElementType::Bf16 => DType::BF16,
-        ElementType::F16 => DType::F16,
-        // Held decoded: the reference has no quantised types.
-        _ => DType::F32,
     }
 }

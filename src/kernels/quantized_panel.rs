@@ -1,0 +1,157 @@
+//! Panels of quantised weights: 32 rows' blocks side by side, in the order in which the tile reads
+//! them.
+//!
+//! A block of a panel is 32 blocks of a file, one of each row, with the same bits: first what the
+//! whole block shares, then its groups of 32 columns, each with its scales (and minima) `[32]` and
+//! its integers by columns. Integers of 8 bits are `[32 columns][32 rows]`; of 4 bits `[32 columns]
+//! [16]`, row *r* in the low half of byte *r* and row *r* + 16 in the high one.
+
+use half::f16;
+
+use super::PANEL;
+use super::blocks::{half, scales_and_minima};
+use super::element::ElementType;
+
+/// Columns of a group.
+pub(super) const GROUP: usize = 32;
+
+/// Where things lie in a block of a panel; all in bytes, but for `groups`.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    /// f16 scales and minima of the whole block: only `q4_k` has them.
+    pub header: usize,
+    pub groups: usize,
+    /// Scales and minima of a group: f16, or in `q4_k` integers that multiply the header's.
+    pub group_header: usize,
+    /// 32 integers.
+    pub column: usize,
+}
+
+impl Layout {
+    /// # Panics
+    /// For a type that has no panels of blocks.
+    pub(super) const fn of(element: ElementType) -> Layout {
+        const SCALES: usize = PANEL * size_of::<f16>();
+        match element {
+            ElementType::Q8_0 => Layout { header: 0, groups: 1, group_header: SCALES, column: PANEL },
+            ElementType::Q4_0 => Layout { header: 0, groups: 1, group_header: SCALES, column: PANEL / 2 },
+            ElementType::Q4_1 => Layout { header: 0, groups: 1, group_header: 2 * SCALES, column: PANEL / 2 },
+            ElementType::Q4K => {
+                Layout { header: 2 * SCALES, groups: 8, group_header: 2 * PANEL, column: PANEL / 2 }
+            }
+            _ => panic!("no panels of this type"),
+        }
+    }
+
+    pub(super) const fn group(&self) -> usize {
+        self.group_header + GROUP * self.column
+    }
+
+    pub(super) const fn block(&self) -> usize {
+        self.header + self.groups * self.group()
+    }
+}
+
+/// Puts the blocks of a row into one lane of a zeroed panel.
+pub(super) fn pack_row(element: ElementType, row: &[u8], panel: &mut [u8], lane: usize) {
+    let layout = Layout::of(element);
+    let blocks = row.chunks_exact(element.block_bytes());
+    for (block, out) in blocks.zip(panel.chunks_exact_mut(layout.block())) {
+        let (header, groups) = out.split_at_mut(layout.header);
+        let halves = block.chunks_exact(2);
+        for (out, half) in header.chunks_exact_mut(2 * PANEL).zip(halves.clone()) {
+            out[2 * lane..2 * lane + 2].copy_from_slice(half);
+        }
+        for (number, group) in groups.chunks_exact_mut(layout.group()).enumerate() {
+            let (header, columns) = group.split_at_mut(layout.group_header);
+            if element == ElementType::Q4K {
+                let (scale, minimum) = scales_and_minima(&block[4..16])[number];
+                (header[lane], header[PANEL + lane]) = (scale, minimum);
+            } else {
+                for (out, half) in header.chunks_exact_mut(2 * PANEL).zip(halves.clone()) {
+                    out[2 * lane..2 * lane + 2].copy_from_slice(half);
+                }
+            }
+            for (column, out) in columns.chunks_exact_mut(layout.column).enumerate() {
+                if element == ElementType::Q8_0 {
+                    out[lane] = block[2 + column];
+                } else {
+                    let half = lane / (PANEL / 2);
+                    out[lane % (PANEL / 2)] |= nibble(element, block, number, column) << (4 * half);
+                }
+            }
+        }
+    }
+}
+
+/// The 4-bit integer of a column of a group of a file's block.
+fn nibble(element: ElementType, block: &[u8], group: usize, column: usize) -> u8 {
+    let (at, half) = match element {
+        ElementType::Q4K => (16 + group / 2 * 32 + column, group % 2),
+        ElementType::Q4_1 => (4 + column % 16, column / 16),
+        _ => (2 + column % 16, column / 16),
+    };
+    (block[at] >> (4 * half)) & 15
+}
+
+/// Decodes one lane of a panel.
+pub(super) fn copy_row(element: ElementType, panel: &[u8], lane: usize, out: &mut [f32]) {
+    let layout = Layout::of(element);
+    let value = |bytes: &[u8], number: usize| half(&bytes[2 * (number * PANEL + lane)..]);
+    let blocks = panel.chunks_exact(layout.block());
+    for (block, out) in blocks.zip(out.chunks_exact_mut(layout.groups * GROUP)) {
+        let (block_header, groups) = block.split_at(layout.header);
+        for (group, out) in groups.chunks_exact(layout.group()).zip(out.chunks_exact_mut(GROUP)) {
+            let (header, columns) = group.split_at(layout.group_header);
+            let (scale, minimum) = match element {
+                ElementType::Q4K => (
+                    value(block_header, 0) * f32::from(header[lane]),
+                    -(value(block_header, 1) * f32::from(header[PANEL + lane])),
+                ),
+                ElementType::Q4_1 => (value(header, 0), value(header, 1)),
+                ElementType::Q4_0 => (value(header, 0), -8.0 * value(header, 0)),
+                _ => (value(header, 0), 0.0),
+            };
+            for (column, out) in columns.chunks_exact(layout.column).zip(out) {
+                *out = if element == ElementType::Q8_0 {
+                    f32::from(column[lane] as i8) * scale
+                } else {
+                    let half = lane / (PANEL / 2);
+                    f32::from((column[lane % (PANEL / 2)] >> (4 * half)) & 15) * scale + minimum
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::blocks::dequantize;
+    use crate::kernels::quantize::quantized;
+
+    #[test]
+    fn every_lane_holds_its_row_in_as_many_bytes_as_the_file() {
+        for element in [ElementType::Q8_0, ElementType::Q4_0, ElementType::Q4_1, ElementType::Q4K] {
+            let columns = 512;
+            let layout = Layout::of(element);
+            let mut panel = vec![0u8; columns / element.block_values() * layout.block()];
+            let rows: Vec<Vec<u8>> = (0..PANEL)
+                .map(|row| {
+                    let value = |i: usize| ((i * 7919 + row * 31) % 1013) as f32 / 500.0 - 0.9;
+                    quantized(element, &(0..columns).map(value).collect::<Vec<f32>>())
+                })
+                .collect();
+            rows.iter().enumerate().for_each(|(lane, row)| pack_row(element, row, &mut panel, lane));
+            // q4_k's sixteen 6-bit numbers take a byte each.
+            let larger = if element == ElementType::Q4K { 4 * columns / 256 } else { 0 };
+            assert_eq!(panel.len(), PANEL * (rows[0].len() + larger), "{element}");
+            for (lane, row) in rows.iter().enumerate() {
+                let (mut expected, mut ours) = (vec![0f32; columns], vec![f32::NAN; columns]);
+                dequantize(element, row, &mut expected);
+                copy_row(element, &panel, lane, &mut ours);
+                assert_eq!(ours, expected, "{element} lane {lane}");
+            }
+        }
+    }
+}
