@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use attend::kernels::attention::{Queries, attend};
 use attend::kernels::cache::{Cache, CacheShape};
-use attend::kernels::elementwise::Activation;
+use attend::kernels::elementwise::{Activation, NormArgs, NormKind};
 use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
 use attend::kernels::threads::available_threads;
 use attend::kernels::{Isa, Pool, elementwise};
@@ -72,6 +72,7 @@ fn attention(criterion: &mut Criterion) {
             window: None,
             scale: 1.0 / (head_dim as f32).sqrt(),
             cap: None,
+            bias: None,
         };
         let mut out = vec![0f32; tokens * heads * head_dim];
         let mut map = vec![0f32; heads * tokens * keys];
@@ -92,8 +93,9 @@ fn rest(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("elementwise/{tokens}"));
         let (input, weight) = (values(tokens * HIDDEN), values(HIDDEN));
         let mut out = vec![0f32; tokens * HIDDEN];
+        let norm = NormArgs { kind: NormKind::Rms, weight: &weight, bias: None, epsilon: 1e-5 };
         group.bench_function("rms_norm", |b| {
-            b.iter(|| elementwise::rms_norm(isa, &pool, black_box(&input), &weight, 1e-5, &mut out));
+            b.iter(|| elementwise::norm(isa, &pool, black_box(&input), norm, &mut out));
         });
         let gate_up = values(tokens * 2 * INTERMEDIATE);
         let mut out = vec![0f32; tokens * INTERMEDIATE];

@@ -18,6 +18,10 @@ pub enum Error {
     #[error("{path}: {problem}; {hint}", path = path.display())]
     NotAModel { path: PathBuf, problem: String, hint: String },
 
+    /// A model that the hub does not give, or whose download fails.
+    #[error("{model}: {problem}; {hint}")]
+    Hub { model: String, problem: String, hint: String },
+
     #[error("{file}: {problem}", file = file.display())]
     Config { file: PathBuf, problem: String },
 

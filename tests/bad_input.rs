@@ -251,7 +251,7 @@ fn configs_that_make_no_model() {
         ("model_type", serde_json::json!("mystery"), "\"mystery\""),
         ("model_type", serde_json::Value::Null, "model_type is missing"),
         ("quantization_config", serde_json::json!({"bits": 4}), "quantization_config"),
-        ("hidden_act", serde_json::json!("relu"), "hidden_act"),
+        ("hidden_act", serde_json::json!("quick_gelu"), "hidden_act"),
     ] {
         let message = with_damage(|folder| edit_config(folder, key, value.clone()));
         says(&message, &["config.json", word]);

@@ -9,26 +9,46 @@ use attend::kernels::matmul::ElementType;
 use attend::model::{Forward, KernelChoice, LogitRows, Mask};
 use common::*;
 
-const CHECKPOINTS: [&str; 13] = [
+const CHECKPOINTS: [&str; 32] = [
     "llama",
     "llama3_scaled",
     "llama_biased",
     "llama_linear",
+    "llama_dynamic",
+    "llama_yarn",
     "mistral",
+    "mixtral",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
+    "qwen3_moe",
     "granite",
+    "olmo",
     "olmo2",
     "gemma",
     "gemma2",
     "gemma3_text",
     "smollm3",
+    "phi",
+    "phi3",
+    "phi3_longrope",
+    "stablelm",
+    "starcoder2",
+    "gpt2",
+    "gpt_neo",
+    "gpt_neox",
+    "gptj",
+    "opt",
+    "falcon",
+    "falcon_new",
+    "bloom",
 ];
+const ENCODERS: [&str; 4] = ["bert", "roberta", "xlm_roberta", "distilbert"];
 const KERNELS: [KernelChoice; 2] = [KernelChoice::Native, KernelChoice::Reference];
 
 #[test]
 fn prompt_logits_and_maps_agree_with_transformers() {
-    for name in CHECKPOINTS {
+    for name in CHECKPOINTS.into_iter().chain(ENCODERS) {
         let reference = Reference::open(&fixture(name).join("answers.safetensors"));
         for kernels in KERNELS {
             assert_prompt_agrees(
@@ -55,6 +75,17 @@ fn greedy_tokens_and_every_steps_rows_agree_with_transformers() {
 }
 
 #[test]
+fn an_encoder_reads_its_text_once_and_does_not_generate() {
+    let decoder = load(&fixture("bert"), KernelChoice::Native, None);
+    let mut cache = decoder.new_cache(4).unwrap();
+    decoder.forward(&[1, 2], &mut cache, Forward::default()).unwrap();
+    let error = decoder.forward(&[3], &mut cache, Forward::default()).unwrap_err();
+    assert!(error.to_string().contains("one step"), "{error}");
+    let error = Session::new(&decoder, None, &[1], greedy_options(1)).err().unwrap();
+    assert!(error.to_string().contains("attend map"), "{error}");
+}
+
+#[test]
 fn every_row_sums_to_one_and_nothing_attends_to_a_later_position() {
     for kernels in KERNELS {
         for mask in [Mask::Causal, Mask::None] {
@@ -62,7 +93,7 @@ fn every_row_sums_to_one_and_nothing_attends_to_a_later_position() {
             let ids: Vec<u32> = (0..100).map(|i| i * 37 % 256).collect();
             let mut maps = KeepMaps::default();
             let mut cache = decoder.new_cache(ids.len()).unwrap();
-            let request = Forward { mask, observer: Some(&mut maps), ..Forward::default() };
+            let request = Forward { mask: Some(mask), observer: Some(&mut maps), ..Forward::default() };
             decoder.forward(&ids, &mut cache, request).unwrap();
             for map in &maps.steps[0].1 {
                 for (row, weights) in map.chunks_exact(ids.len()).enumerate() {
@@ -88,7 +119,7 @@ fn unmasked_attention_of_the_kernels_agrees_with_candle() {
             let decoder = load(&fixture("llama3_scaled"), *kernels, None);
             let mut maps = KeepMaps::default();
             let mut cache = decoder.new_cache(ids.len()).unwrap();
-            let request = Forward { mask: Mask::None, observer: Some(&mut maps), ..Forward::default() };
+            let request = Forward { mask: Some(Mask::None), observer: Some(&mut maps), ..Forward::default() };
             decoder.forward(&ids, &mut cache, request).unwrap();
             maps
         })

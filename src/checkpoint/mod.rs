@@ -5,8 +5,10 @@ mod embedded;
 pub mod families;
 pub mod generation_config;
 mod gguf;
+pub mod hub;
 pub mod source;
 pub mod tokenizer;
+mod vocabulary_files;
 pub mod weights;
 
 use std::path::Path;
@@ -19,25 +21,24 @@ use crate::error::{Error, Result};
 use crate::kernels::Pool;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
-use crate::model::config::LayerParameter;
+use crate::model::parameter::LayerModule;
 use crate::model::precision::{self, Instead};
-use crate::model::{Decoder, KernelChoice, ModelConfig, Ops, Parameter};
+use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, Parameter};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
 use source::Source;
 pub use tokenizer::{Encoded, Tokenizer};
-use weights::{Arrangement, NamedWeights, Weights};
+use weights::{NamedWeights, Weights};
 
 /// A model's files, opened and checked, its weights not yet read.
 pub struct Checkpoint {
     source: Source,
-    family: &'static Family,
+    family: Family,
     config: ModelConfig,
     config_digest: String,
     generation: GenerationConfig,
     tokenizer: Option<Tokenizer>,
     weights: Weights,
-    arrangement: Arrangement,
 }
 
 /// How to load a checkpoint's weights.
@@ -78,8 +79,8 @@ impl Default for LoadOptions {
 
 impl Checkpoint {
     /// Opens a folder in Hugging Face layout: `config.json`, `model.safetensors` (or shards with
-    /// their index), and where they are there `tokenizer.json` and `generation_config.json`; or a
-    /// GGUF file.
+    /// their index), and where they are there `tokenizer.json` (or the vocabulary files of GPT-2 or
+    /// BERT) and `generation_config.json`.
     ///
     /// ```no_run
     /// use attend::{Checkpoint, LoadOptions};
@@ -116,15 +117,14 @@ impl Checkpoint {
         let config_path = source.path("config.json");
         let config_bytes = source.read("config.json")?.unwrap_or_default();
         let config_file = ConfigFile::parse(&config_path, &config_bytes)?;
-        let family = families::family_of(&config_file)?;
-        let mut config = family.translate(&config_file)?;
-        let arrangement = match &source {
-            Source::Gguf(file) => file.arrangement(&config),
-            _ => Arrangement { name: family.tensor_name, interleaved: None },
+        let family = match &source {
+            Source::Gguf(file) => file.family(families::family_of(&config_file)?),
+            _ => *families::family_of(&config_file)?,
         };
+        let mut config = family.translate(&config_file)?;
         if let Source::Gguf(_) = source {
             // Norms stand there with what their family adds to them.
-            config.norm_offset = 0.0;
+            config.norm.offset = 0.0;
         }
         let generation_file = source
             .read("generation_config.json")?
@@ -137,17 +137,20 @@ impl Checkpoint {
             family.end_token,
         )?;
         let weights = Weights::open(&source)?;
-        let named = NamedWeights::new(&weights, arrangement);
+        let named = NamedWeights::new(&weights, &family, &config);
         for (parameter, shape) in config.parameters() {
             named.element(parameter, &shape)?;
         }
         drop(named);
-        let tokenizer = source
-            .read("tokenizer.json")?
-            .map(|bytes| Tokenizer::parse(&source.path("tokenizer.json"), &bytes, config.vocabulary))
+        let tokenizer_file = match source.read("tokenizer.json")? {
+            Some(bytes) => Some((source.path("tokenizer.json"), bytes)),
+            None => vocabulary_files::as_tokenizer_json(&source, &config_file)?,
+        };
+        let tokenizer = tokenizer_file
+            .map(|(path, bytes)| Tokenizer::parse(&path, &bytes, config.vocabulary))
             .transpose()?;
         let config_digest = Sha256::digest(&config_bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Checkpoint { source, family, config, config_digest, generation, tokenizer, weights, arrangement })
+        Ok(Checkpoint { source, family, config, config_digest, generation, tokenizer, weights })
     }
 
     /// Reads the weights into a decoder.
@@ -157,16 +160,15 @@ impl Checkpoint {
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
         let pool = Arc::new(Pool::new(options.threads));
         let ops = Ops::new(options.device.clone(), options.kernels, options.element, self.element()?, pool)?;
-        let named = NamedWeights::new(&self.weights, self.arrangement);
-        Decoder::new(self.config.clone(), ops, &named)
+        Decoder::new(self.config.clone(), ops, &self.named_weights())
     }
 
-    /// The model's name: its folder's.
+    /// The model's name: its folder's, or that on the hub.
     pub fn name(&self) -> String {
         self.source.name()
     }
 
-    /// The kind of its files: `safetensors`, or GGUF and what its makers call the mixture of types.
+    /// The kind of its files: `safetensors`, or GGUF and what llama.cpp calls the mixture of types.
     pub fn format(&self) -> String {
         match &self.source {
             Source::Gguf(file) => match file.mixture {
@@ -198,14 +200,14 @@ impl Checkpoint {
         self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
     }
 
-    /// How the checkpoint holds most of its weights: the type of a layer's largest matrices.
+    /// How the checkpoint holds most of its weights: the type of a layer's largest matrix that every
+    /// family has.
     ///
     /// # Errors
     /// None after the checkpoint was opened: its tensors are there.
     pub fn element(&self) -> Result<ElementType> {
-        let shape = [self.config.intermediate, self.config.hidden];
-        let named = NamedWeights::new(&self.weights, self.arrangement);
-        named.element(Parameter::Layer(0, LayerParameter::Up), &shape)
+        let shape = [self.config.query_width(), self.config.hidden];
+        self.named_weights().element(Module::Layer(0, LayerModule::Query).weight(), &shape)
     }
 
     /// As what each matrix will be held with `--dtype` (`None`: as the files hold it).
@@ -213,7 +215,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`element`](Self::element).
     pub fn held(&self, asked: Option<ElementType>) -> Result<Vec<HeldMatrix>> {
-        let named = NamedWeights::new(&self.weights, self.arrangement);
+        let named = self.named_weights();
         let matrices = self.config.parameters().into_iter().filter(|(_, shape)| shape.len() == 2);
         matrices
             .map(|(parameter, shape)| {
@@ -225,6 +227,10 @@ impl Checkpoint {
             .collect()
     }
 
+    fn named_weights(&self) -> NamedWeights<'_> {
+        NamedWeights::new(&self.weights, &self.family, &self.config)
+    }
+
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
@@ -232,17 +238,16 @@ impl Checkpoint {
     /// Tensors in the files that the model does not use. Any but a buffer or a tied head means
     /// that the config and the weights may not belong together.
     pub fn unused_tensors(&self) -> Vec<String> {
-        let mut used: std::collections::HashSet<String> = self
-            .config
-            .parameters()
-            .iter()
-            .map(|(parameter, _)| (self.arrangement.name)(*parameter))
-            .collect();
-        used.insert((self.arrangement.name)(Parameter::OutputHead));
+        let named = self.named_weights();
+        let mut used: std::collections::HashSet<String> =
+            self.config.parameters().iter().flat_map(|(parameter, _)| named.names(*parameter)).collect();
+        if self.config.tied_head && !self.config.is_encoder() {
+            used.extend(named.names(Module::OutputHead.weight()));
+        }
         let mut unused: Vec<String> = self
             .weights
             .names()
-            .filter(|name| !used.contains(*name) && !(self.family.is_buffer)(name))
+            .filter(|name| !used.contains(*name) && !(self.family.is_unused)(name))
             .map(str::to_owned)
             .collect();
         unused.sort_unstable();

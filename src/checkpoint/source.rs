@@ -1,14 +1,15 @@
 //! Where a model comes from: a Hugging Face folder, a GGUF file, or the binary itself. Every later
 //! stage asks a [`Source`] for a file by name and does not know what is behind it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::ops::Deref;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::embedded;
 use super::gguf::{self, GgufFile};
+use super::{embedded, hub};
 use crate::error::{Error, Result};
 
 /// A place that holds a model's files.
@@ -96,7 +97,8 @@ impl Source {
         Ok(Source::Folder(path.to_path_buf()))
     }
 
-    /// What to call the model: the folder's name, or what a GGUF file says.
+    /// What to call the model: the folder's name, that on the hub if it came from there, or what a GGUF
+    /// file says.
     pub fn name(&self) -> String {
         let folder = match self {
             Source::Folder(folder) => folder,
@@ -104,9 +106,8 @@ impl Source {
             Source::Embedded => return embedded::NAME.into(),
         };
         let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
-        whole
-            .file_name()
-            .map_or_else(|| whole.display().to_string(), |name| name.to_string_lossy().into_owned())
+        let own_name = || whole.file_name().map(|name| name.to_string_lossy().into_owned());
+        hub::model_of_snapshot(&whole).or_else(own_name).unwrap_or_else(|| whole.display().to_string())
     }
 
     /// The path of a file, for messages too; in a GGUF file all are the one.
@@ -152,59 +153,22 @@ impl Source {
     /// If there are none, or the index is no index, or names a file outside the folder or one that
     /// is missing.
     pub fn weight_files(&self) -> Result<Vec<String>> {
-        const WHOLE: &str = "model.safetensors";
-        const INDEX: &str = "model.safetensors.index.json";
         let Source::Folder(folder) = self else { return Ok(vec![WHOLE.into()]) };
         if self.path(WHOLE).is_file() {
             return Ok(vec![WHOLE.into()]);
         }
         let Some(index) = self.read(INDEX)? else {
-            let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"]
-                .iter()
-                .find(|file| self.path(file).exists());
-            return Err(Error::NotAModel {
-                path: folder.clone(),
-                problem: match pickle {
-                    Some(file) => format!(
-                        "the weights are a PyTorch pickle ({file}), which can run code when it is read"
-                    ),
-                    None => format!("the folder has neither {WHOLE} nor {INDEX}"),
-                },
-                hint: match pickle {
-                    Some(_) => HOW_TO_CONVERT.into(),
-                    None => "fetch the weights into it".into(),
-                },
-            });
+            return Err(no_weights(folder.clone(), "folder", |file| self.path(file).exists()));
         };
-        self.shards(&index, &self.path(INDEX))
-    }
-
-    fn shards(&self, index: &[u8], path: &Path) -> Result<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        struct Index {
-            weight_map: std::collections::BTreeMap<String, String>,
+        let files = shard_names(&index, &self.path(INDEX))?;
+        match files.iter().find(|file| !self.path(file).is_file()) {
+            Some(missing) => Err(Error::NotAModel {
+                path: self.path(missing),
+                problem: "this shard, which model.safetensors.index.json names, is missing".into(),
+                hint: "fetch it into the folder".into(),
+            }),
+            None => Ok(files.into_iter().collect()),
         }
-        let problem = |problem: String| Error::Config { file: path.to_path_buf(), problem };
-        let index: Index =
-            serde_json::from_slice(index).map_err(|e| problem(format!("is no shard index: {e}")))?;
-        let files: std::collections::BTreeSet<String> = index.weight_map.into_values().collect();
-        if files.is_empty() {
-            return Err(problem("its weight_map is empty, expected a file name for each tensor".into()));
-        }
-        for file in &files {
-            let parts: Vec<Component<'_>> = Path::new(file).components().collect();
-            if !matches!(parts[..], [Component::Normal(_)]) || file.contains('\\') {
-                return Err(problem(format!("names the shard {file:?}, expected a file beside the index")));
-            }
-            if !self.path(file).is_file() {
-                return Err(Error::NotAModel {
-                    path: self.path(file),
-                    problem: "this shard, which model.safetensors.index.json names, is missing".into(),
-                    hint: "fetch it into the folder".into(),
-                });
-            }
-        }
-        Ok(files.into_iter().collect())
     }
 }
 
@@ -227,4 +191,43 @@ fn is_gguf(path: &Path) -> Result<bool> {
     opened.take(4).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
     let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     Ok(named || start == gguf::header::MAGIC)
+}
+
+/// The weights in one file, or the list of the files that they are in.
+pub(super) const WHOLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// What to say of a `place` (a folder, a repository) that has neither.
+pub(super) fn no_weights(path: PathBuf, place: &str, has: impl Fn(&str) -> bool) -> Error {
+    let pickles = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
+    let (problem, hint) = match pickles.into_iter().find(|file| has(file)) {
+        Some(file) => (
+            format!("the weights are a PyTorch pickle ({file}), which can run code when it is read"),
+            HOW_TO_CONVERT,
+        ),
+        None => (format!("the {place} has neither {WHOLE} nor {INDEX}"), "fetch the weights into it"),
+    };
+    Error::NotAModel { path, problem, hint: hint.into() }
+}
+
+/// The files that a shard index names, from its bytes; `path` is for messages.
+pub(super) fn shard_names(index: &[u8], path: &Path) -> Result<BTreeSet<String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let problem = |problem: String| Error::Config { file: path.to_path_buf(), problem };
+    let index: Index =
+        serde_json::from_slice(index).map_err(|e| problem(format!("is no shard index: {e}")))?;
+    let files: BTreeSet<String> = index.weight_map.into_values().collect();
+    if files.is_empty() {
+        return Err(problem("its weight_map is empty, expected a file name for each tensor".into()));
+    }
+    for file in &files {
+        let parts: Vec<Component<'_>> = Path::new(file).components().collect();
+        if !matches!(parts[..], [Component::Normal(_)]) || file.contains('\\') {
+            return Err(problem(format!("names the shard {file:?}, expected a file beside the index")));
+        }
+    }
+    Ok(files)
 }

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::families::{Family, Rows};
 use super::gguf::header::{Header, TensorInfo};
 use super::gguf::tensor_type::SUPPORTED as SUPPORTED_BY_GGUF;
-use super::gguf::tensors::{halves_apart, is_interleaved};
 use super::source::{Bytes, Source};
 use crate::error::{Error, Result};
 use crate::kernels::matmul::{ElementType, RawMatrix};
-use crate::model::{Parameter, ParameterSource};
+use crate::model::parameter::Part;
+use crate::model::{ModelConfig, Module, Parameter, ParameterSource};
 
 /// Every tensor of a checkpoint, by the name in its files.
 pub struct Weights {
@@ -94,8 +95,8 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// A tensor's place and type, after checking that its shape is the one expected and its type one
-    /// that we compute with.
+    /// Where a tensor lies, and its type; its shape must be `shape`, and the type one that we compute
+    /// with (of a vector, one without blocks).
     fn place(&self, name: &str, shape: &[usize]) -> Result<(&TensorPlace, ElementType)> {
         let place = self
             .tensors
@@ -110,16 +111,19 @@ impl Weights {
                 expected: shape.to_vec(),
             });
         }
-        let element = place.element.ok_or_else(|| Error::TensorType {
-            file: file.path.clone(),
-            name: name.into(),
-            found: place.type_name.clone(),
-            supported: self.supported,
-        })?;
-        Ok((place, element))
+        match place.element {
+            Some(element) if shape.len() == 2 || !element.is_quantized() => Ok((place, element)),
+            _ => Err(Error::TensorType {
+                file: file.path.clone(),
+                name: name.into(),
+                found: place.type_name.clone(),
+                supported: self.supported,
+            }),
+        }
     }
 
-    fn matrix(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
+    /// A whole tensor, whose shape must be `shape`.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
         let (place, element) = self.place(name, shape)?;
         let bytes = &self.files[place.file].bytes[place.start..place.end];
         let (rows, columns) = match shape {
@@ -131,31 +135,73 @@ impl Weights {
     }
 }
 
-/// How files arrange a model's parameters.
-#[derive(Clone, Copy)]
-pub(super) struct Arrangement {
-    /// The name of a parameter.
-    pub name: fn(Parameter) -> String,
-    /// Where rows of queries and keys are interleaved (GGUF's llama): the head size.
-    pub interleaved: Option<usize>,
-}
-
-/// A checkpoint's weights behind the names and the order of its files.
+/// A checkpoint's weights behind a family's names.
 pub(super) struct NamedWeights<'a> {
     weights: &'a Weights,
-    arrangement: Arrangement,
+    family: &'a Family,
+    config: &'a ModelConfig,
+    /// What the files' names lack: they hold the model without its head.
+    lacking: &'a str,
     /// The layer that was asked for last: when the next begins, the pages read so far can go.
     layer: Cell<Option<usize>>,
 }
 
 impl<'a> NamedWeights<'a> {
-    pub(super) fn new(weights: &'a Weights, arrangement: Arrangement) -> NamedWeights<'a> {
-        NamedWeights { weights, arrangement, layer: Cell::new(None) }
+    pub(super) fn new(weights: &'a Weights, family: &'a Family, config: &'a ModelConfig) -> NamedWeights<'a> {
+        let whole = NamedWeights { weights, family, config, lacking: "", layer: Cell::new(None) };
+        let missing = |named: &NamedWeights<'_>| {
+            named.names(Module::Embedding.weight()).iter().any(|name| !weights.tensors.contains_key(name))
+        };
+        let headless = NamedWeights { lacking: family.prefix, layer: Cell::new(None), ..whole };
+        if missing(&whole) && !missing(&headless) { headless } else { whole }
     }
 
-    /// The type in which the files hold a parameter, found without reading it.
+    /// The tensors that hold a parameter, as they are called in these files.
+    pub(super) fn names(&self, parameter: Parameter) -> Vec<String> {
+        let suffixes = match parameter.part {
+            Part::Weight => [".weight", ".gamma"],
+            Part::Bias => [".bias", ".beta"],
+        };
+        let name = |module: &String| {
+            let module = module.strip_prefix(self.lacking).unwrap_or(module);
+            // Norms in BERT's first checkpoints have Greek names.
+            let [usual, older] = suffixes.map(|suffix| format!("{module}{suffix}"));
+            if self.weights.tensors.contains_key(&older) { older } else { usual }
+        };
+        (self.family.place)(self.config, parameter.module).names.iter().map(name).collect()
+    }
+}
+
+/// How the tensors of a parameter lie in their files.
+struct Stored {
+    rows: Rows,
+    /// Of each.
+    shape: Vec<usize>,
+    transposed: bool,
+}
+
+impl NamedWeights<'_> {
+    fn stored(&self, parameter: Parameter, shape: &[usize], tensors: usize) -> Stored {
+        let place = (self.family.place)(self.config, parameter.module);
+        let mut held = shape.to_vec();
+        held[0] = match place.rows {
+            Rows::All | Rows::Interleaved { .. } => shape[0] / tensors,
+            Rows::Blocks { total, .. } => total,
+        };
+        let transposed = place.transposed && shape.len() == 2;
+        if transposed {
+            held.reverse();
+        }
+        Stored { rows: place.rows, shape: held, transposed }
+    }
+
+    /// The type in which the files hold a parameter, after checking that it is there, without reading
+    /// it.
     pub(super) fn element(&self, parameter: Parameter, shape: &[usize]) -> Result<ElementType> {
-        Ok(self.weights.place(&(self.arrangement.name)(parameter), shape)?.1)
+        let names = self.names(parameter);
+        let stored = self.stored(parameter, shape, names.len());
+        let elements = names.iter().map(|name| Ok(self.weights.place(name, &stored.shape)?.1));
+        Ok(elements.collect::<Result<Vec<_>>>()?[0])
     }
 }
 
@@ -167,19 +213,99 @@ impl Drop for NamedWeights<'_> {
 
 impl ParameterSource for NamedWeights<'_> {
     fn parameter(&self, parameter: Parameter, shape: &[usize]) -> Result<RawMatrix<'_>> {
-        let layer = match parameter {
-            Parameter::Layer(layer, _) => Some(layer),
+        let layer = match parameter.module {
+            Module::Layer(layer, _) => Some(layer),
             _ => None,
         };
         if self.layer.replace(layer) != layer {
             self.weights.files.iter().for_each(|file| file.bytes.release());
         }
-        let Arrangement { name, interleaved } = self.arrangement;
-        let matrix = self.weights.matrix(&name(parameter), shape)?;
-        Ok(match interleaved {
-            Some(head_dim) if is_interleaved(parameter) => halves_apart(&matrix, head_dim),
-            _ => matrix,
+        let names = self.names(parameter);
+        let Stored { rows, shape: held, transposed } = self.stored(parameter, shape, names.len());
+        let parts = names
+            .iter()
+            .map(|name| self.weights.tensor(name, &held))
+            .map(|matrix| if transposed { Ok(transpose(&matrix?)) } else { matrix })
+            .collect::<Result<Vec<_>>>()?;
+        let matrix = stack(parts);
+        Ok(match (rows, shape.len()) {
+            (Rows::All, _) => matrix,
+            (Rows::Interleaved { head_dim }, _) => halves_apart(&matrix, head_dim),
+            // A bias has a number for each row of the weight.
+            (rows, 1) => select(matrix, rows, true),
+            (rows, _) => select(matrix, rows, false),
         })
+    }
+}
+
+/// Matrices on top of one another; vectors one behind the other.
+fn stack(mut parts: Vec<RawMatrix<'_>>) -> RawMatrix<'_> {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let vectors = parts.iter().all(|part| part.rows == 1);
+    let (rows, columns) = if vectors {
+        (1, parts.iter().map(|part| part.columns).sum())
+    } else {
+        (parts.iter().map(|part| part.rows).sum(), parts[0].columns)
+    };
+    let element = parts[0].element;
+    let bytes = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect::<Vec<u8>>().into();
+    RawMatrix { rows, columns, element, bytes }
+}
+
+/// Some rows of a matrix, or with `of_vector` some numbers of a vector.
+fn select(matrix: RawMatrix<'_>, rows: Rows, of_vector: bool) -> RawMatrix<'_> {
+    let Rows::Blocks { first, block, stride, total } = rows else { return matrix };
+    let row = matrix.bytes.len() / total;
+    let blocks = total / stride;
+    let range = |index: usize| (index * stride + first) * row..(index * stride + first + block) * row;
+    let bytes = match matrix.bytes {
+        Cow::Borrowed(bytes) if blocks == 1 => Cow::Borrowed(&bytes[range(0)]),
+        bytes => {
+            (0..blocks).flat_map(|index| bytes[range(index)].iter().copied()).collect::<Vec<u8>>().into()
+        }
+    };
+    let count = blocks * block;
+    let (rows, columns) = if of_vector { (1, count) } else { (count, matrix.columns) };
+    RawMatrix { rows, columns, element: matrix.element, bytes }
+}
+
+/// Puts interleaved rows back: the first half of each head before the second. Of a vector (one row),
+/// the numbers.
+fn halves_apart(matrix: &RawMatrix<'_>, head_dim: usize) -> RawMatrix<'static> {
+    let rows = if matrix.rows == 1 { matrix.columns } else { matrix.rows };
+    let row = matrix.bytes.len() / rows;
+    let mut bytes = Vec::with_capacity(matrix.bytes.len());
+    for head in matrix.bytes.chunks_exact(head_dim * row) {
+        for half in 0..2 {
+            head.chunks_exact(row).skip(half).step_by(2).for_each(|row| bytes.extend_from_slice(row));
+        }
+    }
+    RawMatrix { rows: matrix.rows, columns: matrix.columns, element: matrix.element, bytes: bytes.into() }
+}
+
+/// `[inputs, outputs]` → `[outputs, inputs]`.
+fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
+    let (rows, columns) = (matrix.columns, matrix.rows);
+    assert!(!matrix.element.is_quantized(), "blocks cannot be turned");
+    let size = matrix.element.block_bytes();
+    let mut bytes = Vec::with_capacity(matrix.bytes.len());
+    for row in 0..rows {
+        for column in 0..columns {
+            let at = (column * rows + row) * size;
+            bytes.extend_from_slice(&matrix.bytes[at..at + size]);
+        }
+    }
+    RawMatrix { rows, columns, element: matrix.element, bytes: bytes.into() }
+}
+
+fn element(dtype: Dtype) -> Option<ElementType> {
+    match dtype {
+        Dtype::F32 => Some(ElementType::F32),
+        Dtype::BF16 => Some(ElementType::Bf16),
+        Dtype::F16 => Some(ElementType::F16),
+        _ => None,
     }
 }
 
@@ -191,15 +317,6 @@ fn read_gguf(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> {
             (name, TensorPlace { file: 0, type_name, element, shape, start, end })
         })
         .collect())
-}
-
-fn element(dtype: Dtype) -> Option<ElementType> {
-    match dtype {
-        Dtype::F32 => Some(ElementType::F32),
-        Dtype::BF16 => Some(ElementType::Bf16),
-        Dtype::F16 => Some(ElementType::F16),
-        _ => None,
-    }
 }
 
 fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> {
@@ -294,6 +411,19 @@ mod tests {
         match read_header(Path::new("model.safetensors"), bytes) {
             Ok(_) => panic!("accepted"),
             Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn rows_of_each_head_return_to_their_halves() {
+        // Two heads of 4 rows: what llama.cpp's converter makes of 0 to 7.
+        let stored = [0f32, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
+        let bytes: Vec<u8> = stored.iter().flat_map(|value| value.to_le_bytes()).collect();
+        for (rows, columns) in [(8, 1), (1, 8)] {
+            let matrix = RawMatrix { rows, columns, element: ElementType::F32, bytes: (&bytes).into() };
+            let apart = halves_apart(&matrix, 4);
+            let values: Vec<f32> = (0..rows).flat_map(|row| apart.row(row)).collect();
+            assert_eq!(values, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         }
     }
 

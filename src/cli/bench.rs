@@ -18,8 +18,9 @@ use super::{Outcome, usage};
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Folder with config.json and model.safetensors [default: the embedded model]
-    #[arg(short, long, value_name = "PATH")]
+    /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
+    /// OWNER/NAME@REVISION, which is fetched [default: the embedded model]
+    #[arg(short, long, value_name = "MODEL")]
     model: Option<std::path::PathBuf>,
     /// Prompt tokens to read in one pass (a list; 0: none)
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
@@ -55,6 +56,7 @@ pub struct BenchArgs {
 
 pub fn run(args: BenchArgs) -> Result<Outcome> {
     let checkpoint = open(args.model.as_deref())?;
+    checkpoint.config().check_generates()?;
     let tests = args.tests(&checkpoint)?;
     if cfg!(debug_assertions) {
         note("warning: this is a debug build, many times slower; build with `cargo build --release`");

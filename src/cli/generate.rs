@@ -128,8 +128,9 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let started = Instant::now();
     let source = args.prompt.read(args.positional.clone())?;
     let checkpoint = args.model.open()?;
-    let prompt = source.tokens(&checkpoint)?;
     let config = checkpoint.config();
+    config.check_generates()?;
+    let prompt = source.tokens(&checkpoint)?;
     let new_tokens = match args.predict {
         Some(number) => usize::try_from(number).unwrap_or(usize::MAX),
         None => checkpoint.generation().max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),

@@ -8,7 +8,8 @@ use anyhow::Result;
 use attend::checkpoint::HeldMatrix;
 use attend::checkpoint::families::FAMILIES;
 use attend::kernels::matmul::ElementType;
-use attend::model::config::RotaryScaling;
+use attend::model::ModelConfig;
+use attend::model::position::RotaryScaling;
 use attend::model::precision::Instead;
 use clap::Args;
 
@@ -18,11 +19,12 @@ use super::output::{megabytes, print};
 
 #[derive(Args)]
 pub struct InfoArgs {
-    /// Folder with config.json and model.safetensors [default: the embedded model]
-    #[arg(value_name = "PATH")]
+    /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
+    /// OWNER/NAME@REVISION, which is fetched [default: the embedded model]
+    #[arg(value_name = "MODEL")]
     positional: Option<PathBuf>,
-    /// The same as PATH
-    #[arg(short, long, value_name = "PATH", conflicts_with = "positional")]
+    /// The same as MODEL
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "positional")]
     model: Option<PathBuf>,
     /// Say how the weights would be held with this --dtype [default: as in the checkpoint]
     #[arg(long, value_enum, value_name = "DTYPE")]
@@ -65,13 +67,23 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     line("hidden size", config.hidden.to_string());
     line("MLP size", config.intermediate.to_string());
     line("vocabulary", config.vocabulary.to_string());
-    line("output head", if config.tied_head { "the embedding (tied)" } else { "its own" }.into());
-    let scaling = match config.rotaries[0].scaling {
-        RotaryScaling::None => String::new(),
-        RotaryScaling::Linear { factor } => format!(", linear scaling by {factor}"),
-        RotaryScaling::Llama3 { factor, .. } => format!(", llama3 scaling by {factor}"),
-    };
-    line("positions", format!("rotary, base {}{scaling}", config.rotaries[0].base));
+    if config.is_encoder() {
+        line("kind", "an encoder: it has attention maps, and does not generate".into());
+    } else {
+        line("output head", if config.tied_head { "the embedding (tied)" } else { "its own" }.into());
+    }
+    line("positions", positions(config));
+    if let Some(experts) = &config.experts {
+        let shared = if experts.shared_intermediate.is_some() { " and a shared one" } else { "" };
+        let layers = experts.layers.iter().filter(|has| **has).count();
+        line(
+            "experts",
+            format!(
+                "{} of {}{shared} for a token, of size {}, in {layers} of {} layers",
+                experts.chosen, experts.count, experts.intermediate, config.layers
+            ),
+        );
+    }
     line("context", format!("{} tokens", config.context));
     let windowed: Vec<usize> = config.windows.iter().flatten().copied().collect();
     if let Some(window) = windowed.first() {
@@ -158,4 +170,33 @@ fn held_lines(matrices: &[HeldMatrix], asked: Option<ElementType>) -> Vec<String
         }
     });
     std::iter::once(types.join(", ")).chain(kinds).collect()
+}
+
+/// How the model knows where a token stands.
+fn positions(config: &ModelConfig) -> String {
+    let mut kinds = vec![];
+    if config.learned_positions.is_some() {
+        kinds.push("learned".to_owned());
+    }
+    if config.alibi.is_some() {
+        kinds.push("linear biases (ALiBi)".to_owned());
+    }
+    if let Some(rotary) = config.rotaries.first() {
+        let part = match rotary.dims {
+            dims if dims == config.head_dim => String::new(),
+            dims => format!(", on {dims} of {} values of a head", config.head_dim),
+        };
+        let scaling = match &rotary.scaling {
+            RotaryScaling::None => String::new(),
+            RotaryScaling::Linear { factor } => format!(", linear scaling by {factor}"),
+            RotaryScaling::Llama3 { factor, .. } => format!(", llama3 scaling by {factor}"),
+            RotaryScaling::Dynamic { factor, .. } => format!(", dynamic scaling by {factor}"),
+            RotaryScaling::Yarn { factor, .. } => format!(", yarn scaling by {factor}"),
+            RotaryScaling::LongRope { original_context, .. } => {
+                format!(", longrope scaling beyond {original_context} tokens")
+            }
+        };
+        kinds.push(format!("rotary, base {}{part}{scaling}", rotary.base));
+    }
+    if kinds.is_empty() { "none".into() } else { kinds.join("; ") }
 }

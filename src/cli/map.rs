@@ -39,7 +39,8 @@ pub struct MapArgs {
     /// Step of a dump to show; 0 is the prompt
     #[arg(long, value_name = "N")]
     step: Option<usize>,
-    /// What a query may attend to: earlier positions and its own, or every position
+    /// What a query may attend to: earlier positions and its own, or every position [default: what the
+    /// model learned with]
     #[arg(long, value_enum)]
     mask: Option<MaskArg>,
     /// Queries (rows) to show, such as 10-20 [default: what fits]
@@ -74,6 +75,8 @@ struct Shown {
     of_heads: String,
     labels: Vec<String>,
     mask: Mask,
+    /// The mask that the model learned with, where that is known.
+    learned: Option<Mask>,
     layers: usize,
     /// What stands above the table.
     of: String,
@@ -127,6 +130,7 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
         of_heads: of_heads(args.head, &heads, manifest.model.heads),
         labels,
         mask: manifest.mask,
+        learned: None,
         layers: manifest.model.layers,
         of: format!("{}, step {step} of {}, ", manifest.model.name, dump.steps().len()),
         map,
@@ -167,7 +171,8 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     }
     let mask = match args.mask {
         Some(MaskArg::None) => Mask::None,
-        _ => Mask::Causal,
+        Some(MaskArg::Causal) => Mask::Causal,
+        None => config.mask,
     };
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element()?);
@@ -188,7 +193,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     decoder.forward(
         &prompt.ids,
         &mut cache,
-        Forward { mask, observer: Some(observer), ..Forward::default() },
+        Forward { mask: Some(mask), observer: Some(observer), ..Forward::default() },
     )?;
     if let Some(recorder) = &recorder {
         note(&format!("attention: {} step recorded", recorder.steps()));
@@ -198,6 +203,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         of_heads: of_heads(args.head, &(0..config.heads).collect::<Vec<_>>(), config.heads),
         labels: records.iter().map(|token| label(&token.bytes, token.id)).collect(),
         mask,
+        learned: Some(config.mask),
         layers: config.layers,
         of: format!("{}, ", checkpoint.name()),
         map,
@@ -226,7 +232,7 @@ fn check_head(head: Option<usize>, heads: &[usize]) -> Result<()> {
 }
 
 fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
-    let Shown { map, of_heads, labels, mask, layers, of } = shown;
+    let Shown { map, of_heads, labels, mask, learned, layers, of } = shown;
     let table = MapTable {
         weights: &map.weights,
         keys: map.keys,
@@ -242,13 +248,16 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
     };
     let of_mask = match mask {
         Mask::Causal => "causal mask: a token attends to itself and what comes before it",
-        Mask::None => {
-            "no mask: every token attends to every token, though the model learned with the causal mask"
-        }
+        Mask::None => "no mask: every token attends to every token",
+    };
+    let though = match learned {
+        Some(Mask::Causal) if *mask == Mask::None => ", though the model learned with the causal mask",
+        Some(Mask::None) if *mask == Mask::Causal => ", though the model learned without a mask",
+        _ => "",
     };
     let (width, height) = size();
     let title = format!(
-        "{of}layer {} of {layers}, {of_heads}\n{of_mask}\nrows are queries, columns keys; each row sums to 1\n",
+        "{of}layer {} of {layers}, {of_heads}\n{of_mask}{though}\nrows are queries, columns keys; each row sums to 1\n",
         map.layer
     );
     // The table has what the lines above it leave, wrapped as the terminal wraps them.

@@ -3,6 +3,7 @@
 mod bench;
 mod bench_output;
 mod capture_args;
+mod download;
 mod generate;
 mod info;
 mod map;

@@ -1,9 +1,10 @@
 //! Which model, held how, computed where: what every command that runs a model takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
+use attend::checkpoint::hub::{self, ModelId, Settings};
 use attend::kernels::matmul::ElementType;
 use attend::kernels::threads::available_threads;
 use attend::model::KernelChoice;
@@ -11,13 +12,15 @@ use attend::{Checkpoint, LoadOptions};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 
+use super::download::DownloadProgress;
 use super::output::note;
 use super::usage;
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// Folder with config.json, tokenizer.json and model.safetensors [default: the embedded model]
-    #[arg(short, long, value_name = "PATH")]
+    /// Folder with config.json, tokenizer.json and model.safetensors, or a model of the hub,
+    /// OWNER/NAME or OWNER/NAME@REVISION, which is fetched [default: the embedded model]
+    #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -68,10 +71,14 @@ impl ModelArgs {
     }
 }
 
-/// Opens a checkpoint, with a warning for what in it is left unused.
-pub fn open(model: Option<&std::path::Path>) -> Result<Checkpoint> {
+/// Opens a checkpoint, fetched from the hub if it is there, with a warning for what in it is left
+/// unused.
+pub fn open(model: Option<&Path>) -> Result<Checkpoint> {
     let checkpoint = match model {
-        Some(folder) => Checkpoint::open(folder)?,
+        Some(model) => match ModelId::from_argument(model) {
+            Some(id) => Checkpoint::open(&fetch(&id)?)?,
+            None => Checkpoint::open(model)?,
+        },
         None => Checkpoint::embedded()?,
     };
     let unused = checkpoint.unused_tensors();
@@ -83,6 +90,12 @@ pub fn open(model: Option<&std::path::Path>) -> Result<Checkpoint> {
         ));
     }
     Ok(checkpoint)
+}
+
+/// Fetches a model of the hub.
+fn fetch(id: &ModelId) -> Result<PathBuf> {
+    hub::fetch(id, &Settings::from_environment()?, &mut DownloadProgress::new())
+        .with_context(|| format!("{id} is no folder here, so it was looked for on the hub"))
 }
 
 impl ComputeArgs {

@@ -123,13 +123,14 @@ impl<'m> Session<'m> {
     /// Prepares a generation; nothing is computed yet.
     ///
     /// # Errors
-    /// If the prompt is empty or does not fit.
+    /// If the prompt is empty or does not fit, or the model is an encoder.
     pub fn new(
         decoder: &'m Decoder,
         tokenizer: Option<&'m Tokenizer>,
         prompt: &[u32],
         options: GenerationOptions,
     ) -> Result<Session<'m>> {
+        decoder.config().check_generates()?;
         let model_context = decoder.config().context;
         let context = context_for(prompt.len(), options.max_new_tokens, options.context, model_context)?;
         Ok(Session {

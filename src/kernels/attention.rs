@@ -45,6 +45,8 @@ pub struct Queries<'a> {
     pub scale: f32,
     /// Scores become cap · tanh(score / cap) before the softmax; `None`: they stay.
     pub cap: Option<f32>,
+    /// Added to the scores of each head: `[heads][keys]`, with at least as many keys as count.
+    pub bias: Option<&'a [f32]>,
 }
 
 impl Queries<'_> {
@@ -81,6 +83,7 @@ pub fn attend(
     let group = queries.heads / shape.kv_heads;
     assert!(queries.heads == group * shape.kv_heads && queries.keys <= shape.capacity);
     assert_eq!(out.len(), tokens * queries.heads * shape.head_dim);
+    assert!(queries.bias.is_none_or(|bias| bias.len() >= queries.heads * queries.keys));
     if let Some(map) = &map {
         assert_eq!(map.len(), queries.heads * tokens * queries.keys);
     }
@@ -262,6 +265,11 @@ impl Job<'_> {
                 scores.fill(0.0);
                 (f32::NEG_INFINITY, 0.0)
             } else {
+                if let Some(bias) = self.queries.bias {
+                    let (_, head) = self.token_and_head(tile.kv_head, tile.first_row + row);
+                    let bias = &bias[head * (bias.len() / self.queries.heads) + first_key..][..keys];
+                    scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+                }
                 if let Some(cap) = self.queries.cap {
                     // SAFETY: CHUNK is a whole number of vectors on every tier.
                     unsafe { soft_cap_row(self.isa, scores, cap) };

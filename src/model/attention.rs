@@ -3,10 +3,12 @@
 
 use candle_core::Tensor;
 
-use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
+use super::config::NormOver;
 use super::kv_cache::KeysValues;
+use super::loader::LayerLoader;
 use super::observer::AttentionObserver;
-use super::ops::{AttentionShape, Linear, Norm, Ops};
+use super::ops::{AttentionShape, HeadNorms, Linear, Ops};
+use super::parameter::LayerModule;
 use super::step::Step;
 use crate::error::Result;
 
@@ -15,51 +17,54 @@ pub(super) struct Attention {
     shape: AttentionShape,
     /// Query, key and value projections on top of one another.
     query_key_value: Linear,
+    /// Queries, keys and values are held within ± this.
+    clip: Option<f64>,
     /// Of the queries and of the keys, before they are turned.
-    head_norms: Option<(Norm, Norm)>,
+    head_norms: Option<HeadNorms>,
     /// By which kind of rotary positions queries and keys turn, if they do.
     turns: Option<usize>,
     output: Linear,
 }
 
 impl Attention {
-    pub(super) fn new(
-        config: &ModelConfig,
-        ops: &Ops,
-        source: &dyn ParameterSource,
-        layer: usize,
-    ) -> Result<Attention> {
-        use LayerParameter::*;
-        let get = |parameter, shape: &[usize]| source.parameter(Parameter::Layer(layer, parameter), shape);
+    pub(super) fn new(load: LayerLoader<'_>) -> Result<Attention> {
+        use LayerModule::*;
+        let (config, layer) = (load.config(), load.layer);
         let (hidden, query, kv) = (config.hidden, config.query_width(), config.kv_width());
-        let weights = [get(Query, &[query, hidden])?, get(Key, &[kv, hidden])?, get(Value, &[kv, hidden])?];
-        let output = [get(AttentionOutput, &[hidden, query])?];
-        let (mut biases, mut output_bias, mut head_norms) = (vec![], vec![], None);
-        if config.query_key_value_bias {
-            biases = vec![get(QueryBias, &[query])?, get(KeyBias, &[kv])?, get(ValueBias, &[kv])?];
-        }
-        if config.attention_output_bias {
-            output_bias = vec![get(AttentionOutputBias, &[hidden])?];
-        }
+        let mut head_norms = None;
         if let Some(norm) = config.query_key_norm {
-            let (query, key) = config.query_key_norm_sizes(norm);
-            let norm = |parameter, size| ops.norm_from(get(parameter, &[size])?, config);
-            head_norms = Some((norm(QueryNorm, query)?, norm(KeyNorm, key)?));
+            let (query_weights, key_weights) = config.query_key_norm_sizes(norm);
+            let size = |width| if norm.over == NormOver::Whole { width } else { config.head_dim };
+            head_norms = Some(HeadNorms {
+                query: load.head_norm(QueryNorm, query_weights, norm.bias)?,
+                key: load.head_norm(KeyNorm, key_weights, norm.bias)?,
+                query_size: size(query),
+                key_size: size(kv),
+            });
         }
+        let turns = config.rotary_layers[layer];
+        let rotary = turns.map(|kind| &config.rotaries[kind]);
         Ok(Attention {
             layer,
             shape: AttentionShape {
                 heads: config.heads,
                 kv_heads: config.kv_heads,
                 head_dim: config.head_dim,
-                scale: config.attention_scale as f32,
+                scale: config.attention_scales[layer] as f32,
                 window: config.windows[layer],
                 cap: config.score_cap.map(|cap| cap as f32),
+                rotary_dims: rotary.map_or(0, |rotary| rotary.dims),
+                interleaved: rotary.is_some_and(|rotary| rotary.interleaved),
             },
-            query_key_value: ops.linear_from(&weights, &biases)?,
+            query_key_value: load.linear(
+                &[(Query, query), (Key, kv), (Value, kv)],
+                hidden,
+                config.query_key_value_bias,
+            )?,
+            clip: config.query_key_value_clip,
             head_norms,
-            turns: config.rotary_layers[layer],
-            output: ops.linear_from(&output, &output_bias)?,
+            turns,
+            output: load.linear(&[(AttentionOutput, hidden)], query, config.attention_output_bias)?,
         })
     }
 
@@ -73,9 +78,9 @@ impl Attention {
         observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         // [tokens, (heads + 2 · kv_heads) · head_dim]
-        let mut projected = ops.linear(normed, &self.query_key_value)?;
-        if let Some((query_norm, key_norm)) = &self.head_norms {
-            projected = ops.norm_heads(projected, &self.shape, query_norm, key_norm)?;
+        let mut projected = ops.clip(ops.linear(normed, &self.query_key_value)?, self.clip)?;
+        if let Some(norms) = &self.head_norms {
+            projected = ops.norm_heads(projected, &self.shape, norms)?;
         }
         if let Some(kind) = self.turns {
             projected = ops.rotary(projected, &self.shape, &step.angles[kind])?;

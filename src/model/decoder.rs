@@ -1,5 +1,5 @@
 //! The decoder: tokens → embedding → blocks → norm → logits. [`Decoder::forward`] is the only
-//! forward pass there is.
+//! forward pass there is; an encoder's stops before the logits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,36 +7,47 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::Tensor;
 
 use super::block::Block;
-use super::config::{ModelConfig, Multipliers, Parameter, ParameterSource};
+use super::config::{Alibi, ModelConfig};
+use super::embedding::Embedding;
 use super::kv_cache::KvCache;
+use super::loader::Loader;
 use super::mask::Mask;
 use super::observer::{AttentionObserver, StepShape};
 use super::ops::{Linear, Norm, Ops};
-use super::position;
+use super::parameter::{Module, ParameterSource};
+use super::position::{Frequencies, Rotary};
 use super::step::Step;
 use crate::error::{Error, Result};
 
-/// A decoder-only transformer with its weights.
+/// A transformer with its weights.
 pub struct Decoder {
     config: ModelConfig,
     ops: Ops,
-    embedding: Linear,
+    embedding: Embedding,
     blocks: Vec<Block>,
-    final_norm: Norm,
-    /// `None` where the embedding serves as the head.
+    final_norm: Option<Norm>,
+    /// From the stream's width to the embedding's.
+    output_projection: Option<Linear>,
+    /// `None` where the embedding serves as the head, or there is none.
     head: Option<Linear>,
-    /// Of each kind of rotary positions, `[head_dim/2]`.
-    frequencies: Vec<Vec<f32>>,
+    /// `[vocabulary]`
+    head_bias: Option<Tensor>,
+    /// Of each kind of rotary positions, for texts of any length where they do not depend on it.
+    frequencies: Vec<Frequencies>,
 }
 
 /// What one call of [`Decoder::forward`] is to do besides computing the last token's logits.
 #[derive(Default)]
 pub struct Forward<'a> {
-    pub mask: Mask,
+    /// What queries see; `None`: what the model was made for.
+    pub mask: Option<Mask>,
     pub logits: LogitRows,
     pub observer: Option<&'a mut dyn AttentionObserver>,
     /// Looked at before each layer: raised, it ends the step with [`Error::Interrupted`].
     pub interrupt: Option<Arc<AtomicBool>>,
+    /// Tokens of the whole text, where more of it will follow than is fed now: rotary positions that
+    /// depend on the length are chosen for it from the start.
+    pub text_length: usize,
 }
 
 /// Which tokens' logits are wanted.
@@ -55,21 +66,33 @@ impl Decoder {
     /// # Errors
     /// The source's; or a tensor operation's.
     pub fn new(config: ModelConfig, ops: Ops, source: &dyn ParameterSource) -> Result<Decoder> {
-        let hidden = config.hidden;
-        let table = [config.vocabulary, hidden];
-        let embedding = ops.table_from(source.parameter(Parameter::Embedding, &table)?)?;
-        let blocks = (0..config.layers)
-            .map(|layer| Block::new(&config, &ops, source, layer))
-            .collect::<Result<Vec<_>>>()?;
-        let final_norm = ops.norm_from(source.parameter(Parameter::FinalNorm, &[hidden])?, &config)?;
-        let head = if config.tied_head {
-            None
-        } else {
-            Some(ops.table_from(source.parameter(Parameter::OutputHead, &table)?)?)
-        };
-        let frequencies =
-            config.rotaries.iter().map(|rotary| position::frequencies(rotary, config.head_dim)).collect();
-        Ok(Decoder { config, ops, embedding, blocks, final_norm, head, frequencies })
+        let load = Loader { config: &config, ops: &ops, source };
+        let (hidden, width, vocabulary) = (config.hidden, config.embedding_width, config.vocabulary);
+        let embedding = Embedding::new(load)?;
+        let blocks =
+            (0..config.layers).map(|layer| Block::new(load.layer(layer))).collect::<Result<Vec<_>>>()?;
+        let final_norm = config.final_norm.then(|| load.norm(Module::FinalNorm, hidden)).transpose()?;
+        let output_projection = (width != hidden)
+            .then(|| load.linear(&[(Module::OutputProjection, width)], hidden, false))
+            .transpose()?;
+        let head =
+            config.has_own_head().then(|| load.table(Module::OutputHead, vocabulary, width)).transpose()?;
+        let head_bias = config
+            .head_bias
+            .then(|| ops.table(&source.parameter(Module::OutputHead.bias(), &[vocabulary])?))
+            .transpose()?;
+        let frequencies = config.rotaries.iter().map(|rotary| rotary.frequencies(0)).collect();
+        Ok(Decoder {
+            config,
+            ops,
+            embedding,
+            blocks,
+            final_norm,
+            output_projection,
+            head,
+            head_bias,
+            frequencies,
+        })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -98,35 +121,55 @@ impl Decoder {
     /// Bytes of weights that a single token's step reads.
     pub fn weight_bytes_per_token(&self) -> usize {
         let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
-        blocks + self.head.as_ref().unwrap_or(&self.embedding).bytes()
+        blocks + if self.config.is_encoder() { 0 } else { self.head().bytes() }
+    }
+
+    fn head(&self) -> &Linear {
+        self.head.as_ref().unwrap_or(&self.embedding.table)
     }
 
     /// One step: feeds `tokens` at the positions behind the cache's, adds their keys and values to
-    /// it, and gives the logits that [`Forward::logits`] asks for, in f32.
+    /// it, and gives the logits that [`Forward::logits`] asks for, in f32; of an encoder, the last
+    /// hidden states of these tokens, `[rows, hidden]`.
     ///
-    /// After an error the cache still holds what it held before.
+    /// Where rotary positions depend on the text's length and it has outgrown those in the cache,
+    /// the tokens in the cache are read again first (as Phi-3 does in Transformers). The observer
+    /// does not see that.
+    ///
+    /// After an error the cache still holds what it held before, or is empty if such a second
+    /// reading failed.
     ///
     /// # Errors
     /// No tokens, a token outside the vocabulary, no room in the cache, values that are not finite
-    /// (with the layer's name), or what the observer answers.
+    /// (with the layer's name), a second step of an encoder, or what the observer answers.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, request: Forward<'_>) -> Result<Tensor> {
-        let Forward { mask, logits, mut observer, interrupt } = request;
+        let Forward { mask, logits, mut observer, interrupt, text_length } = request;
         self.check_tokens(tokens)?;
         if !cache.fits(&self.config, self.ops.uses_kernels()) {
             return Err(Error::Usage("this cache was made by another decoder".into()));
         }
         cache.reserve(tokens.len())?;
-        let depth = cache.len();
-        let angles =
-            self.frequencies.iter().map(|kind| position::angles(kind, depth, tokens.len())).collect();
-        let step = Step { depth, tokens: tokens.len(), mask, angles };
+        if self.config.is_encoder() && !cache.is_empty() {
+            return Err(Error::Usage(
+                "an encoder reads its whole text in one step: start with an empty cache".into(),
+            ));
+        }
+        let text_length = text_length.max(cache.len() + tokens.len());
+        if self.config.rotaries.iter().any(|rotary| rotary.outgrown(cache.text_length(), text_length))
+            && !cache.is_empty()
+        {
+            let held = cache.tokens().to_vec();
+            cache.truncate(0);
+            let again = Forward { mask, interrupt: interrupt.clone(), text_length, ..Forward::default() };
+            self.forward(&held, cache, again)?;
+        }
+        let step = self.step(tokens.len(), cache.len(), mask.unwrap_or(self.config.mask), text_length);
         if let Some(observer) = &mut observer {
-            let keys = depth + tokens.len();
-            observer.begin_step(StepShape { first_query: depth, queries: tokens.len(), keys })?;
+            let keys = step.depth + step.tokens;
+            observer.begin_step(StepShape { first_query: step.depth, queries: step.tokens, keys })?;
         }
 
-        let Multipliers { embedding, logits: logits_multiplier, .. } = self.config.multipliers;
-        let mut hidden = self.ops.scale(self.ops.embed(&self.embedding, tokens)?, embedding)?; // [tokens, hidden]
+        let mut hidden = self.embedding.forward(&self.ops, tokens, step.depth)?; // [tokens, hidden]
         self.check_finite(&hidden, &step, || "the embedding".into())?;
         for (layer, block) in self.blocks.iter().enumerate() {
             if interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
@@ -142,17 +185,44 @@ impl Decoder {
         if logits == LogitRows::Last {
             hidden = self.ops.last_row(&hidden)?; // [1, hidden]
         }
-        let hidden = self.ops.norm(&hidden, Some(&self.final_norm))?;
-        let head = self.head.as_ref().unwrap_or(&self.embedding);
-        let logits = self.ops.scale(self.ops.linear(&hidden, head)?, logits_multiplier)?; // [rows, vocabulary]
-        let logits = self.ops.soft_cap(logits, self.config.logit_cap)?;
-        self.check_finite(&logits, &step, || "the output head".into())?;
+        let hidden = self.ops.norm(&hidden, self.final_norm.as_ref())?;
+        let out = if self.config.is_encoder() { hidden } else { self.logits(hidden)? };
+        self.check_finite(&out, &step, || "the output head".into())?;
 
         if let Some(observer) = &mut observer {
             observer.end_step()?;
         }
-        cache.advance(tokens.len());
-        Ok(logits)
+        cache.advance(tokens, text_length);
+        Ok(out)
+    }
+
+    /// What is fed, and behind what.
+    fn step(&self, tokens: usize, depth: usize, mask: Mask, text_length: usize) -> Step {
+        let angles = |(rotary, fixed): (&Rotary, &Frequencies)| match rotary.depends_on_length() {
+            true => rotary.frequencies(text_length).angles(depth, tokens),
+            false => fixed.angles(depth, tokens),
+        };
+        let bias = |alibi: &Alibi| alibi.biases(depth + tokens, self.config.attention_scales[0]);
+        Step {
+            depth,
+            tokens,
+            mask,
+            angles: self.config.rotaries.iter().zip(&self.frequencies).map(angles).collect(),
+            bias: self.config.alibi.as_ref().map(bias),
+        }
+    }
+
+    /// `[rows, hidden]` → `[rows, vocabulary]`.
+    fn logits(&self, mut hidden: Tensor) -> Result<Tensor> {
+        if let Some(projection) = &self.output_projection {
+            hidden = self.ops.linear(&hidden, projection)?;
+        }
+        let mut logits = self.ops.linear(&hidden, self.head())?;
+        if let Some(bias) = &self.head_bias {
+            logits = logits.broadcast_add(bias)?;
+        }
+        let logits = self.ops.scale(logits, self.config.multipliers.logits)?;
+        self.ops.soft_cap(logits, self.config.logit_cap)
     }
 
     fn check_tokens(&self, tokens: &[u32]) -> Result<()> {

@@ -10,8 +10,10 @@ use crate::kernels::cache::Cache;
 /// The cache of one sequence.
 pub struct KvCache {
     pub(super) store: KeysValues,
-    len: usize,
+    tokens: Vec<u32>,
     capacity: usize,
+    /// Tokens of the text that the keys' positions were chosen for.
+    text_length: usize,
 }
 
 /// Keys and values of every layer, in the order that the device's attention reads.
@@ -23,16 +25,26 @@ pub(super) enum KeysValues {
 
 impl KvCache {
     pub(super) fn new(store: KeysValues, capacity: usize) -> KvCache {
-        KvCache { store, len: 0, capacity }
+        KvCache { store, tokens: vec![], capacity, text_length: 0 }
     }
 
     /// Positions held.
     pub fn len(&self) -> usize {
-        self.len
+        self.tokens.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.tokens.is_empty()
+    }
+
+    /// The tokens at the positions held.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Tokens of the text that the keys' positions were chosen for.
+    pub(super) fn text_length(&self) -> usize {
+        self.text_length
     }
 
     /// Positions that fit.
@@ -45,8 +57,8 @@ impl KvCache {
     /// # Panics
     /// If the cache holds fewer.
     pub fn truncate(&mut self, len: usize) {
-        assert!(len <= self.len, "the cache holds {} positions, not {len}", self.len);
-        self.len = len;
+        assert!(len <= self.len(), "the cache holds {} positions, not {len}", self.len());
+        self.tokens.truncate(len);
     }
 
     /// Whether the cache was made for a model of these sizes, on the side that `kernels` says.
@@ -69,9 +81,9 @@ impl KvCache {
 
     /// Checks that `count` more positions fit.
     pub(super) fn reserve(&self, count: usize) -> Result<()> {
-        if count > self.capacity - self.len {
+        if count > self.capacity - self.len() {
             return Err(Error::ContextFull {
-                needed: self.len + count,
+                needed: self.len() + count,
                 context: self.capacity,
                 hint: "ask for a larger one with -c, up to the model's own".into(),
             });
@@ -79,8 +91,9 @@ impl KvCache {
         Ok(())
     }
 
-    /// Counts positions that every layer has written.
-    pub(super) fn advance(&mut self, count: usize) {
-        self.len += count;
+    /// Counts positions that every layer has written, as part of a text so long.
+    pub(super) fn advance(&mut self, tokens: &[u32], text_length: usize) {
+        self.tokens.extend_from_slice(tokens);
+        self.text_length = text_length;
     }
 }

@@ -1,51 +1,53 @@
-//! The gated MLP of each layer: down(activation(gate(x)) · up(x)) (Shazeer 2020).
+//! The MLP of each layer: down(activation(gate(x)) · up(x)) (Shazeer 2020), or without a gate
+//! down(activation(up(x))).
 
 use candle_core::Tensor;
 
-use super::config::{LayerParameter, ModelConfig, Parameter, ParameterSource};
+use super::loader::LayerLoader;
 use super::ops::{Linear, Ops};
+use super::parameter::{LayerModule, Projection};
 use crate::error::Result;
 use crate::kernels::elementwise::Activation;
 
 pub(super) struct Mlp {
-    /// Gate and up projections on top of one another.
-    gate_up: Linear,
+    gated: bool,
+    /// The gate's projection, if there is one, and up's on top of one another.
+    inner: Linear,
     down: Linear,
     activation: Activation,
 }
 
 impl Mlp {
+    /// `module` names its projections; `width` is that of its inner layer.
     pub(super) fn new(
-        config: &ModelConfig,
-        ops: &Ops,
-        source: &dyn ParameterSource,
-        layer: usize,
+        load: LayerLoader<'_>,
+        module: impl Fn(Projection) -> LayerModule,
+        width: usize,
     ) -> Result<Mlp> {
-        use LayerParameter::*;
-        let get = |parameter, shape: &[usize]| source.parameter(Parameter::Layer(layer, parameter), shape);
-        let (hidden, inner) = (config.hidden, config.intermediate);
-        let gate_up = [get(Gate, &[inner, hidden])?, get(Up, &[inner, hidden])?];
-        let down = [get(Down, &[hidden, inner])?];
-        let (mut gate_up_bias, mut down_bias) = (vec![], vec![]);
-        if config.mlp_bias {
-            gate_up_bias = vec![get(GateBias, &[inner])?, get(UpBias, &[inner])?];
-            down_bias = vec![get(DownBias, &[hidden])?];
-        }
+        let config = load.config();
+        let inner = [(module(Projection::Gate), width), (module(Projection::Up), width)];
+        let inner = if config.gated { &inner[..] } else { &inner[1..] };
         Ok(Mlp {
-            gate_up: ops.linear_from(&gate_up, &gate_up_bias)?,
-            down: ops.linear_from(&down, &down_bias)?,
+            gated: config.gated,
+            inner: load.linear(inner, config.hidden, config.mlp_bias)?,
+            down: load.linear(&[(module(Projection::Down), config.hidden)], width, config.mlp_bias)?,
             activation: config.activation,
         })
     }
 
     /// `normed` and the result: `[tokens, hidden]`.
     pub(super) fn forward(&self, ops: &Ops, normed: &Tensor) -> Result<Tensor> {
-        let gate_up = ops.linear(normed, &self.gate_up)?; // [tokens, 2 · intermediate]
-        let gated = ops.gated(&gate_up, self.activation)?; // [tokens, intermediate]
-        ops.linear(&gated, &self.down)
+        let inner = ops.linear(normed, &self.inner)?; // [tokens, width], twice that with a gate
+        let activated = if self.gated {
+            ops.gated(&inner, self.activation)?
+        } else {
+            ops.activate(inner, self.activation)?
+        };
+        ops.linear(&activated, &self.down)
     }
 
+    /// Bytes of weights that a single token's step reads.
     pub(super) fn bytes(&self) -> usize {
-        self.gate_up.bytes() + self.down.bytes()
+        self.inner.bytes() + self.down.bytes()
     }
 }

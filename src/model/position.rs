@@ -1,54 +1,261 @@
-//! Rotary positions: the angles by which queries and keys turn (Su et al. 2021), with the
-//! stretchings of Chen et al. 2023 (linear) and of Llama 3.1's model card.
+//! Positions: the angles by which queries and keys turn (Su et al. 2021), with the stretchings for
+//! contexts longer than a model was first trained on, and the slopes of ALiBi.
 
 use std::f64::consts::TAU;
 
-use super::config::{Rotary, RotaryScaling};
+use half::bf16;
+use serde::Serialize;
 
-/// Cosines and sines of consecutive positions, each `[positions, head_dim/2]`.
+use super::config::Alibi;
+
+/// Rotary positions: of each head's first `dims` values, pair *i* turns by position / base^(2i/dims).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rotary {
+    pub base: f64,
+    /// Values of each head that turn.
+    pub dims: usize,
+    /// Whether pair *i* is values 2i and 2i + 1 (GPT-J), instead of i and i + dims/2.
+    pub interleaved: bool,
+    pub scaling: RotaryScaling,
+}
+
+/// How the angles are stretched.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotaryScaling {
+    None,
+    /// Every angle divided by `factor` (Chen et al. 2023).
+    Linear {
+        factor: f64,
+    },
+    /// Llama 3.1: slow angles divided by `factor`, fast ones kept, those between interpolated.
+    Llama3 {
+        factor: f64,
+        low_frequency_factor: f64,
+        high_frequency_factor: f64,
+        original_context: f64,
+    },
+    /// The base grows with the text once it is longer than the original context ("dynamic NTK").
+    Dynamic {
+        factor: f64,
+        original_context: f64,
+    },
+    /// Angles that turn less than `slow` times within the original context are divided by `factor`,
+    /// those that turn more than `fast` times kept, those between interpolated (Peng et al. 2023).
+    Yarn {
+        factor: f64,
+        fast: f64,
+        slow: f64,
+        original_context: f64,
+        /// Whether the borders are whole pairs.
+        truncate: bool,
+        /// Cosines and sines are multiplied by it.
+        attention_factor: f64,
+    },
+    /// A divisor for each angle: one list for texts that fit the original context, one for longer
+    /// ones (Ding et al. 2024).
+    LongRope {
+        short: Vec<f32>,
+        long: Vec<f32>,
+        original_context: usize,
+        /// Cosines and sines are multiplied by it.
+        attention_factor: f64,
+    },
+}
+
+impl RotaryScaling {
+    /// The longest text that positions are made for, where a model states `context`.
+    pub(crate) fn longest(&self, context: usize) -> usize {
+        match self {
+            // The stated context is where the base begins to grow.
+            RotaryScaling::Dynamic { factor, .. } => (context as f64 * factor.max(1.0)) as usize,
+            _ => context,
+        }
+    }
+}
+
+/// What a position turns by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frequencies {
+    /// `[dims/2]`
+    angles: Vec<f32>,
+    /// Cosines and sines are multiplied by it.
+    factor: f32,
+}
+
+/// Cosines and sines of consecutive positions, each `[positions, dims/2]`.
 pub struct Angles {
     pub cosines: Vec<f32>,
     pub sines: Vec<f32>,
 }
 
-/// Angle *i* that one position turns, for *i* in `0..head_dim/2`.
-///
-/// Each is rounded to f32 before it meets a position, as in Transformers, so that long positions
-/// agree with it.
-pub fn frequencies(rotary: &Rotary, head_dim: usize) -> Vec<f32> {
-    (0..head_dim / 2)
-        .map(|i| {
-            let frequency = (1.0 / rotary.base.powf(2.0 * i as f64 / head_dim as f64)) as f32;
-            match rotary.scaling {
-                RotaryScaling::None => frequency,
-                RotaryScaling::Linear { factor } => frequency / factor as f32,
-                RotaryScaling::Llama3 {
-                    factor,
-                    low_frequency_factor,
-                    high_frequency_factor,
-                    original_context,
-                } => {
-                    let (low, high) = (low_frequency_factor, high_frequency_factor);
-                    let wavelength = TAU / f64::from(frequency);
-                    if wavelength > original_context / low {
-                        frequency / factor as f32
-                    } else if wavelength < original_context / high {
-                        frequency
-                    } else {
-                        let smooth = (original_context / wavelength - low) / (high - low);
-                        let frequency = f64::from(frequency);
-                        ((1.0 - smooth) * frequency / factor + smooth * frequency) as f32
-                    }
+impl Rotary {
+    pub(super) fn validate(&self, head_dim: usize) -> Result<(), String> {
+        if !(self.base > 0.0 && self.base.is_finite()) {
+            return Err(format!("rope_theta is {}, expected a positive number", self.base));
+        }
+        if self.dims == 0 || self.dims > head_dim || !self.dims.is_multiple_of(2) {
+            return Err(format!(
+                "{} values of each head turn, expected an even number up to head_dim ({head_dim})",
+                self.dims
+            ));
+        }
+        match &self.scaling {
+            RotaryScaling::Llama3 {
+                low_frequency_factor: low,
+                high_frequency_factor: high,
+                original_context,
+                ..
+            } if !(low < high && *original_context > 0.0) => Err(format!(
+                "rope scaling llama3 has low_freq_factor {low}, high_freq_factor {high} and \
+                 original_max_position_embeddings {original_context}, expected rising factors and a positive number"
+            )),
+            RotaryScaling::Dynamic { .. } if self.dims < 4 => {
+                Err("rope scaling dynamic needs at least 4 values of each head to turn".into())
+            }
+            RotaryScaling::LongRope { short, long, .. }
+                if short.len() != self.dims / 2 || long.len() != self.dims / 2 =>
+            {
+                Err(format!(
+                    "rope scaling longrope has {} short_factor and {} long_factor, expected {} of each",
+                    short.len(),
+                    long.len(),
+                    self.dims / 2
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether [`Rotary::frequencies`] differ from length to length.
+    pub(super) fn depends_on_length(&self) -> bool {
+        matches!(self.scaling, RotaryScaling::Dynamic { .. } | RotaryScaling::LongRope { .. })
+    }
+
+    /// Whether keys that were turned as part of a text of `before` tokens have to be turned anew for
+    /// one of `now`. As in Transformers: with the other list of factors they do, and where the base
+    /// merely grows they stay.
+    pub(super) fn outgrown(&self, before: usize, now: usize) -> bool {
+        match self.scaling {
+            RotaryScaling::LongRope { original_context, .. } => {
+                (before > original_context) != (now > original_context)
+            }
+            _ => false,
+        }
+    }
+
+    /// What each position of a text of `length` tokens turns by.
+    ///
+    /// Each angle is rounded to f32 before it meets a position, as in Transformers, so that long
+    /// positions agree with it.
+    pub fn frequencies(&self, length: usize) -> Frequencies {
+        let pairs = self.dims / 2;
+        let exponent = |i: usize| 2.0 * i as f64 / self.dims as f64;
+        let plain = |base: f64| (0..pairs).map(move |i| (1.0 / base.powf(exponent(i))) as f32);
+        let unscaled = |angles: Vec<f32>| Frequencies { angles, factor: 1.0 };
+        match &self.scaling {
+            RotaryScaling::None => unscaled(plain(self.base).collect()),
+            RotaryScaling::Linear { factor } => {
+                unscaled(plain(self.base).map(|angle| angle / *factor as f32).collect())
+            }
+            RotaryScaling::Llama3 {
+                factor,
+                low_frequency_factor: low,
+                high_frequency_factor: high,
+                original_context,
+            } => unscaled(
+                plain(self.base)
+                    .map(|angle| {
+                        let wavelength = TAU / f64::from(angle);
+                        if wavelength > original_context / low {
+                            angle / *factor as f32
+                        } else if wavelength < original_context / high {
+                            angle
+                        } else {
+                            let smooth = (original_context / wavelength - low) / (high - low);
+                            let angle = f64::from(angle);
+                            ((1.0 - smooth) * angle / factor + smooth * angle) as f32
+                        }
+                    })
+                    .collect(),
+            ),
+            RotaryScaling::Dynamic { factor, original_context } => {
+                let length = (length as f64).max(*original_context);
+                let growth = factor * length / original_context - (factor - 1.0);
+                let dims = self.dims as f64;
+                unscaled(plain(self.base * growth.powf(dims / (dims - 2.0))).collect())
+            }
+            RotaryScaling::Yarn { factor, fast, slow, original_context, truncate, attention_factor } => {
+                // The pair that turns so many times within the original context.
+                let pair = |turns: f64| {
+                    self.dims as f64 * (original_context / (turns * TAU)).ln() / (2.0 * self.base.ln())
+                };
+                let (mut low, mut high) = (pair(*fast), pair(*slow));
+                if *truncate {
+                    (low, high) = (low.floor(), high.ceil());
+                }
+                let (low, mut high) = (low.max(0.0), high.min(self.dims as f64 - 1.0));
+                if low == high {
+                    high += 0.001;
+                }
+                let stretched = |(i, angle): (usize, f32)| {
+                    let share = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0) as f32;
+                    angle / *factor as f32 * share + angle * (1.0 - share)
+                };
+                Frequencies {
+                    angles: plain(self.base).enumerate().map(stretched).collect(),
+                    factor: *attention_factor as f32,
                 }
             }
-        })
-        .collect()
+            RotaryScaling::LongRope { short, long, original_context, attention_factor } => {
+                let factors = if length > *original_context { long } else { short };
+                let angle = |(i, factor): (usize, &f32)| {
+                    (1.0 / (f64::from(*factor) * self.base.powf(exponent(i)))) as f32
+                };
+                Frequencies {
+                    angles: factors.iter().enumerate().map(angle).collect(),
+                    factor: *attention_factor as f32,
+                }
+            }
+        }
+    }
 }
 
-/// The angles of `count` positions from `first` on.
-pub fn angles(frequencies: &[f32], first: usize, count: usize) -> Angles {
-    let turned = |f: fn(f32) -> f32| {
-        (first..first + count).flat_map(|p| frequencies.iter().map(move |a| f(p as f32 * a))).collect()
-    };
-    Angles { cosines: turned(f32::cos), sines: turned(f32::sin) }
+impl Frequencies {
+    /// The angles of `count` positions from `first` on.
+    pub fn angles(&self, first: usize, count: usize) -> Angles {
+        let turned = |f: fn(f32) -> f32| {
+            (first..first + count)
+                .flat_map(|p| self.angles.iter().map(move |angle| f(p as f32 * angle) * self.factor))
+                .collect()
+        };
+        Angles { cosines: turned(f32::cos), sines: turned(f32::sin) }
+    }
+}
+
+impl Alibi {
+    /// Slopes of `heads` heads: powers of 2^(−8/heads), and where `heads` is no power of 2, every
+    /// second power of the next one's.
+    pub fn slopes(heads: usize) -> Vec<f32> {
+        let powers = |heads: usize| {
+            let base = 2f64.powf(-8.0 / heads as f64);
+            (1..).map(move |power| base.powi(power) as f32)
+        };
+        let whole = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
+        powers(whole).take(whole).chain(powers(2 * whole).step_by(2)).take(heads).collect()
+    }
+
+    /// What each head adds to the scores of keys 0 to `keys`: `[heads, keys]`.
+    pub(super) fn biases(&self, keys: usize, attention_scale: f64) -> Vec<f32> {
+        let bias = |slope: &f32, key: usize| {
+            if self.rounded_and_scaled {
+                // Both rounded to bf16, and so is their product.
+                let product = bf16::from_f32(*slope).to_f32() * bf16::from_f32(key as f32).to_f32();
+                bf16::from_f32(product).to_f32() * attention_scale as f32
+            } else {
+                slope * key as f32
+            }
+        };
+        self.slopes.iter().flat_map(|slope| (0..keys).map(move |key| bias(slope, key))).collect()
+    }
 }

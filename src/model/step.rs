@@ -11,4 +11,6 @@ pub(super) struct Step {
     pub mask: Mask,
     /// Of each kind of rotary positions in the model.
     pub angles: Vec<Angles>,
+    /// Added to the scores of each head, `[heads, keys]`.
+    pub bias: Option<Vec<f32>>,
 }

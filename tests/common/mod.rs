@@ -30,6 +30,10 @@ impl Reference {
         Reference { bytes: std::fs::read(path).unwrap() }
     }
 
+    pub fn holds(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).is_ok()
+    }
+
     pub fn shape(&self, name: &str) -> Vec<usize> {
         SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).unwrap().shape().to_vec()
     }
@@ -39,6 +43,11 @@ impl Reference {
         let tensor = tensors.tensor(name).unwrap();
         assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
         tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        String::from_utf8(tensors.tensor(name).unwrap().data().to_vec()).unwrap()
     }
 
     pub fn ids(&self, name: &str) -> Vec<u32> {
@@ -117,16 +126,18 @@ pub const MAPS: f64 = 2e-5;
 /// Of the logits' range.
 pub const LOGITS: f64 = 1e-4;
 
-/// The prompt of a reference in one pass: logits of every token and every layer's map.
+/// The prompt of a reference in one pass: logits of every token (an encoder's last hidden states)
+/// and every layer's map.
 pub fn assert_prompt_agrees(decoder: &Decoder, reference: &Reference, what: &str) {
     let ids = reference.ids("input_ids");
     let mut cache = decoder.new_cache(ids.len()).unwrap();
     let mut maps = KeepMaps::default();
     let request = Forward { logits: LogitRows::All, observer: Some(&mut maps), ..Forward::default() };
     let logits = decoder.forward(&ids, &mut cache, request).unwrap();
-    assert_eq!(logits.dims(), reference.shape("logits"));
+    let output = if reference.holds("hidden") { "hidden" } else { "logits" };
+    assert_eq!(logits.dims(), reference.shape(output));
     let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    assert_logits_close(&logits, &reference.f32s("logits"), LOGITS, what);
+    assert_logits_close(&logits, &reference.f32s(output), LOGITS, what);
     let (_, layers) = &maps.steps[0];
     assert_eq!(layers.len(), decoder.config().layers);
     for (layer, map) in layers.iter().enumerate() {

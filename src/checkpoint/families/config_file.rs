@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::model::config::{Rotary, RotaryScaling};
+use crate::kernels::elementwise::Activation;
 
 /// A parsed `config.json` (or `generation_config.json`) and where it came from.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ impl ConfigFile {
         Error::Config { file: self.path.clone(), problem: problem.into() }
     }
 
-    fn get(&self, key: &str) -> Option<&Value> {
+    /// A value as it stands there, unless it is null.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key).filter(|value| !value.is_null())
     }
 
@@ -147,89 +148,51 @@ impl ConfigFile {
         }
     }
 
-    /// Rotary positions in both spellings: `rope_theta` and `rope_scaling`, or `rope_parameters`
-    /// since Transformers 5.
+    /// Numbers in a list.
     ///
     /// # Errors
-    /// If the type is unknown or a value that it needs is missing or out of range.
-    pub fn rotary(&self, default_base: f64, context: usize) -> Result<Rotary> {
-        let default_base = self.number("rope_theta", Some(default_base))?;
-        let partial = self.number("partial_rotary_factor", Some(1.0))?;
-        // The older spelling wins where both are there, as in Transformers.
-        let scaling = self.object("rope_scaling")?.filter(|scaling| !scaling.values.is_empty());
-        let parameters = match scaling {
-            Some(scaling) => Some(scaling),
-            None => self.object("rope_parameters")?,
-        };
-        self.rotary_of(parameters.as_ref(), default_base, partial, context)
+    /// If it is something else, or absent.
+    pub fn numbers(&self, key: &str) -> Result<Vec<f64>> {
+        let Some(value) = self.get(key) else { return Err(self.problem(format!("{key} is missing"))) };
+        value
+            .as_array()
+            .and_then(|numbers| numbers.iter().map(Value::as_f64).collect())
+            .ok_or_else(|| self.wrong(key, value, "a list of numbers"))
     }
 
-    /// Rotary positions of the layers of one kind, where `rope_parameters` has an object for each
-    /// kind; elsewhere of no object at all.
+    /// What an MLP's values pass through.
     ///
     /// # Errors
-    /// As [`ConfigFile::rotary`].
-    pub fn rotary_of_kind(&self, kind: &str, default_base: f64, context: usize) -> Result<Rotary> {
-        let parameters = match self.object("rope_parameters")? {
-            Some(kinds) => kinds.object(kind)?,
-            None => None,
-        };
-        self.rotary_of(parameters.as_ref(), default_base, 1.0, context)
-    }
-
-    fn rotary_of(
-        &self,
-        parameters: Option<&ConfigFile>,
-        default_base: f64,
-        partial: f64,
-        context: usize,
-    ) -> Result<Rotary> {
-        let Some(parameters) = parameters else {
-            self.whole_rotary(partial)?;
-            return Ok(Rotary { base: default_base, scaling: RotaryScaling::None });
-        };
-        let base = parameters.number("rope_theta", Some(default_base))?;
-        self.whole_rotary(parameters.number("partial_rotary_factor", Some(partial))?)?;
-        const ORIGINAL: &str = "original_max_position_embeddings";
-        let kind_key = if parameters.has("rope_type") { "rope_type" } else { "type" };
-        let positive = |key: &str| -> Result<f64> {
-            let value = parameters.number(key, None)?;
-            if value > 0.0 && value.is_finite() {
-                Ok(value)
-            } else {
-                Err(parameters.problem(format!("{key} is {value}, expected a positive number")))
-            }
-        };
-        let scaling = match parameters.text(kind_key, Some("default"))?.as_str() {
-            "default" => RotaryScaling::None,
-            "linear" => RotaryScaling::Linear { factor: positive("factor")? },
-            "llama3" => RotaryScaling::Llama3 {
-                factor: positive("factor")?,
-                low_frequency_factor: positive("low_freq_factor")?,
-                high_frequency_factor: positive("high_freq_factor")?,
-                original_context: if self.has(ORIGINAL) {
-                    self.number(ORIGINAL, None)?
-                } else if parameters.has(ORIGINAL) {
-                    positive(ORIGINAL)?
-                } else {
-                    context as f64
-                },
-            },
+    /// If it is something else than a known name.
+    pub fn activation(&self, key: &str, default: &str) -> Result<Activation> {
+        Ok(match self.text(key, Some(default))?.as_str() {
+            "silu" | "swish" => Activation::Silu,
+            "gelu" | "gelu_python" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
+            "relu" => Activation::Relu,
             other => {
                 return Err(self.problem(format!(
-                    "rope_type {other:?} is not implemented; known: default, linear, llama3"
+                    "{key} {other:?} is not implemented; known: silu, gelu, gelu_new, gelu_pytorch_tanh, relu"
                 )));
             }
-        };
-        Ok(Rotary { base, scaling })
+        })
     }
 
-    fn whole_rotary(&self, factor: f64) -> Result<()> {
-        if factor == 1.0 {
-            return Ok(());
+    /// An error where a flag that is not implemented is set.
+    ///
+    /// # Errors
+    /// Just that.
+    pub fn refuse(&self, flags: &[&str]) -> Result<()> {
+        for flag in flags {
+            if self.flag(flag, false)? {
+                return Err(self.problem(format!("{flag} is not implemented")));
+            }
         }
-        Err(self.problem(format!(
-            "partial_rotary_factor {factor} is not implemented for this family; expected 1"
-        )))
+        Ok(())
+    }
+
+    /// Whether an object inside holds anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 }

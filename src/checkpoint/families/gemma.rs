@@ -4,26 +4,21 @@
 //! in five of six layers, and a rotary base of their own for those. Defaults are those of
 //! Transformers' `GemmaConfig`, `Gemma2Config` and `Gemma3TextConfig`.
 
-use super::gated::{Defaults, LLAMA, decoder, is_buffer, tensor_name};
-use super::{ConfigFile, Family};
+use super::gated::{Defaults, LLAMA, decoder, place as llama_place};
+use super::rotary::{RotaryDefaults, rotary_of_kind};
+use super::{ConfigFile, Family, Place, gated};
 use crate::error::Result;
-use crate::model::config::{LayerParameter, Multipliers, QueryKeyNorm};
-use crate::model::{ModelConfig, Parameter};
+use crate::model::config::{Multipliers, NormOver, NormPlacement, Normalization, QueryKeyNorm};
+use crate::model::parameter::LayerModule;
+use crate::model::{ModelConfig, Module};
 
-pub(super) const GEMMA: Family = Family {
-    model_type: "gemma",
-    config: gemma,
-    tensor_name,
-    begin_token: Some(2),
-    end_token: Some(1),
-    is_buffer,
-};
+pub(super) const GEMMA: Family =
+    Family { model_type: "gemma", config: gemma, begin_token: Some(2), end_token: Some(1), ..gated::FAMILY };
 
-pub(super) const GEMMA2: Family =
-    Family { model_type: "gemma2", config: gemma2, tensor_name: four_norms, ..GEMMA };
+pub(super) const GEMMA2: Family = Family { model_type: "gemma2", config: gemma2, place: four_norms, ..GEMMA };
 
 pub(super) const GEMMA3: Family =
-    Family { model_type: "gemma3_text", config: gemma3, tensor_name: four_norms, ..GEMMA };
+    Family { model_type: "gemma3_text", config: gemma3, place: four_norms, ..GEMMA };
 
 const DEFAULTS: Defaults = Defaults {
     vocabulary: 256_000,
@@ -41,14 +36,12 @@ const DEFAULTS: Defaults = Defaults {
 
 /// What all three have.
 fn common(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
-    if file.flag("use_bidirectional_attention", false)? {
-        return Err(file.problem("use_bidirectional_attention is not implemented"));
-    }
+    file.refuse(&["use_bidirectional_attention"])?;
     let bias = file.flag("attention_bias", false)?;
     let config = decoder(file, defaults)?;
     let embedding = (config.hidden as f64).sqrt();
     Ok(ModelConfig {
-        norm_offset: 1.0,
+        norm: Normalization { offset: 1.0, ..config.norm },
         query_key_value_bias: bias,
         attention_output_bias: bias,
         multipliers: Multipliers { embedding, ..Multipliers::NONE },
@@ -70,6 +63,7 @@ fn later(
 ) -> Result<ModelConfig> {
     let config = common(file, Defaults { activation_key: "hidden_activation", ..defaults })?;
     let window = file.size("sliding_window", Some(4096))?;
+    let scale = 1.0 / file.number("query_pre_attn_scalar", Some(256.0))?.sqrt();
     let types = file.layer_types()?.unwrap_or_else(|| {
         let kind =
             |layer: usize| if layer.is_multiple_of(pattern) { "full_attention" } else { "sliding_attention" };
@@ -81,8 +75,8 @@ fn later(
         false => Ok(default),
     };
     Ok(ModelConfig {
-        norm_after: true,
-        attention_scale: 1.0 / file.number("query_pre_attn_scalar", Some(256.0))?.sqrt(),
+        norm_placement: NormPlacement::BeforeAndAfter,
+        attention_scales: vec![scale; config.windows.len()],
         score_cap: cap("attn_logit_softcapping", caps[0])?,
         logit_cap: cap("final_logit_softcapping", caps[1])?,
         windows: types.iter().map(|kind| (kind == "sliding_attention").then_some(window)).collect(),
@@ -111,6 +105,8 @@ fn gemma3(file: &ConfigFile) -> Result<ModelConfig> {
     };
     let config = later(file, defaults, file.size("sliding_window_pattern", Some(6))?.max(1), [None, None])?;
     let nested = file.object("rope_parameters")?.is_some_and(|kinds| kinds.has(FULL));
+    let of_kind =
+        |base| RotaryDefaults { base, partial: 1.0, head_dim: config.head_dim, context: config.context };
     let local_base = file.number("rope_local_base_freq", Some(10_000.0))?;
     let full = match nested {
         true if file.has("rope_scaling") => {
@@ -118,12 +114,12 @@ fn gemma3(file: &ConfigFile) -> Result<ModelConfig> {
                 file.problem("rope_scaling and rope_parameters for each kind of layer: expected one of them")
             );
         }
-        true => file.rotary_of_kind(FULL, 1_000_000.0, config.context)?,
+        true => rotary_of_kind(file, FULL, of_kind(1_000_000.0))?,
         false => config.rotaries[0].clone(),
     };
-    let local = file.rotary_of_kind("sliding_attention", local_base, config.context)?;
+    let local = rotary_of_kind(file, "sliding_attention", of_kind(local_base))?;
     Ok(ModelConfig {
-        query_key_norm: Some(QueryKeyNorm::Heads),
+        query_key_norm: Some(QueryKeyNorm { over: NormOver::Heads, bias: false }),
         rotaries: vec![full, local],
         rotary_layers: config.windows.iter().map(|window| Some(usize::from(window.is_some()))).collect(),
         ..config
@@ -131,11 +127,11 @@ fn gemma3(file: &ConfigFile) -> Result<ModelConfig> {
 }
 
 /// Llama's names, with one more norm before the MLP.
-fn four_norms(parameter: Parameter) -> String {
-    match parameter {
-        Parameter::Layer(layer, LayerParameter::MlpNorm) => {
-            format!("model.layers.{layer}.pre_feedforward_layernorm.weight")
+fn four_norms(config: &ModelConfig, module: Module) -> Place {
+    match module {
+        Module::Layer(layer, LayerModule::MlpNorm) => {
+            Place::of(format!("model.layers.{layer}.pre_feedforward_layernorm"))
         }
-        other => tensor_name(other),
+        other => llama_place(config, other),
     }
 }

@@ -11,17 +11,18 @@ pub(super) const FAMILY: Family = Family { model_type: "granite", config, ..llam
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
     let bias = file.flag("attention_bias", false)?;
+    let config = decoder(file, LLAMA)?;
     let number = |key| file.number(key, Some(1.0));
     Ok(ModelConfig {
         query_key_value_bias: bias,
         attention_output_bias: bias,
         mlp_bias: file.flag("mlp_bias", false)?,
-        attention_scale: number("attention_multiplier")?,
+        attention_scales: vec![number("attention_multiplier")?; config.windows.len()],
         multipliers: Multipliers {
             embedding: number("embedding_multiplier")?,
             residual: number("residual_multiplier")?,
             logits: 1.0 / number("logits_scaling")?,
         },
-        ..decoder(file, LLAMA)?
+        ..config
     })
 }

@@ -1,13 +1,13 @@
 //! Llama (Touvron et al. 2023) and the models in its shape: Llama 1 to 3, SmolLM, SmolLM2,
 //! TinyLlama. Defaults are those of Transformers' `LlamaConfig`.
 
-use super::gated::{LLAMA, decoder, is_buffer, tensor_name};
-use super::{ConfigFile, Family};
+use super::gated::{LLAMA, decoder};
+use super::{ConfigFile, Family, gated};
 use crate::error::Result;
 use crate::model::ModelConfig;
 
 pub(super) const FAMILY: Family =
-    Family { model_type: "llama", config, tensor_name, begin_token: Some(1), end_token: Some(2), is_buffer };
+    Family { model_type: "llama", config, begin_token: Some(1), end_token: Some(2), ..gated::FAMILY };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
     let bias = file.flag("attention_bias", false)?;
@@ -24,7 +24,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::model::config::RotaryScaling;
+    use crate::model::position::RotaryScaling;
 
     fn parse(json: &str) -> Result<ModelConfig> {
         FAMILY.translate(&ConfigFile::parse(Path::new("config.json"), json.as_bytes())?)
@@ -35,7 +35,7 @@ mod tests {
         let config = parse(r#"{"model_type":"llama","num_key_value_heads":null}"#).unwrap();
         assert_eq!((config.vocabulary, config.hidden, config.intermediate), (32000, 4096, 11008));
         assert_eq!((config.layers, config.heads, config.kv_heads, config.head_dim), (32, 32, 32, 128));
-        assert_eq!((config.context, config.norm_epsilon, config.rotaries[0].base), (2048, 1e-6, 10_000.0));
+        assert_eq!((config.context, config.norm.epsilon, config.rotaries[0].base), (2048, 1e-6, 10_000.0));
         assert!(!config.tied_head && !config.query_key_value_bias && !config.mlp_bias);
     }
 
@@ -52,8 +52,13 @@ mod tests {
     #[test]
     fn what_changes_the_arithmetic_and_is_not_implemented_is_named() {
         for (json, word) in [
-            (r#"{"hidden_act":"gelu"}"#, "hidden_act"),
-            (r#"{"rope_scaling":{"type":"dynamic","factor":2.0}}"#, "dynamic"),
+            (r#"{"hidden_act":"quick_gelu"}"#, "hidden_act"),
+            (r#"{"rope_scaling":{"type":"axial","factor":2.0}}"#, "axial"),
+            (r#"{"rope_scaling":{"type":"dynamic","factor":-2.0}}"#, "factor"),
+            (
+                r#"{"rope_scaling":{"type":"longrope","short_factor":[1.0],"long_factor":[1.0]}}"#,
+                "short_factor",
+            ),
             (
                 r#"{"rope_parameters":{"rope_type":"default","partial_rotary_factor":0.5}}"#,
                 "partial_rotary_factor",
@@ -64,7 +69,7 @@ mod tests {
             (r#"{"num_key_value_heads":5}"#, "multiple of num_key_value_heads"),
             (r#"{"head_dim":3}"#, "head_dim"),
             (r#"{"hidden_size":"big"}"#, "hidden_size"),
-            (r#"{"rms_norm_eps":-1.0}"#, "rms_norm_eps"),
+            (r#"{"rms_norm_eps":-1.0}"#, "epsilon"),
         ] {
             let message = parse(json).unwrap_err().to_string();
             assert!(message.contains(word) && message.contains("config.json"), "{json}: {message}");

@@ -1,17 +1,21 @@
 //! Qwen2 (Yang et al. 2024) and Qwen3 (Yang et al. 2025): Llama's shape, with biases on query, key
-//! and value (2) or a norm on each query and key head (3). Defaults are those of Transformers'
-//! `Qwen2Config` and `Qwen3Config`.
+//! and value (2) or a norm on each query and key head (3), and of both a kind with a choice among
+//! several MLPs. Defaults are those of Transformers' `Qwen2Config`, `Qwen3Config`, `Qwen2MoeConfig`
+//! and `Qwen3MoeConfig`.
 
-use super::gated::{Defaults, LLAMA, decoder, is_buffer, tensor_name};
-use super::{ConfigFile, Family};
+use super::gated::{Defaults, LLAMA, decoder};
+use super::{ConfigFile, Family, gated};
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::model::config::QueryKeyNorm;
+use crate::model::config::{Experts, NormOver, QueryKeyNorm};
 
-pub(super) const QWEN2: Family =
-    Family { model_type: "qwen2", config: qwen2, tensor_name, begin_token: None, end_token: None, is_buffer };
+pub(super) const QWEN2: Family = Family { model_type: "qwen2", config: qwen2, ..gated::FAMILY };
 
-pub(super) const QWEN3: Family = Family { model_type: "qwen3", config: qwen3, ..QWEN2 };
+pub(super) const QWEN2_MOE: Family = Family { model_type: "qwen2_moe", config: qwen2_moe, ..gated::FAMILY };
+
+pub(super) const QWEN3: Family = Family { model_type: "qwen3", config: qwen3, ..gated::FAMILY };
+
+pub(super) const QWEN3_MOE: Family = Family { model_type: "qwen3_moe", config: qwen3_moe, ..gated::FAMILY };
 
 const DEFAULTS: Defaults =
     Defaults { vocabulary: 151_936, intermediate: 22016, context: 32768, kv_heads: Some(32), ..LLAMA };
@@ -26,22 +30,88 @@ fn qwen3(file: &ConfigFile) -> Result<ModelConfig> {
     let bias = file.flag("attention_bias", false)?;
     Ok(ModelConfig {
         windows: windows(file, config.windows.len())?,
-        query_key_norm: Some(QueryKeyNorm::Heads),
+        query_key_norm: Some(HEAD_NORM),
         query_key_value_bias: bias,
         attention_output_bias: bias,
         ..config
     })
 }
 
+const HEAD_NORM: QueryKeyNorm = QueryKeyNorm { over: NormOver::Heads, bias: false };
+
+fn qwen2_moe(file: &ConfigFile) -> Result<ModelConfig> {
+    let defaults =
+        Defaults { hidden: 2048, intermediate: 5632, layers: 24, heads: 16, kv_heads: Some(16), ..DEFAULTS };
+    let config = decoder(file, defaults)?;
+    // Without layer_types every second layer has the window.
+    let first_full = file.size("max_window_layers", Some(28))?;
+    let windows = match windows(file, config.windows.len())? {
+        _ if file.has("layer_types") => windows(file, config.windows.len())?,
+        _ => {
+            let window = window(file)?;
+            (0..config.windows.len())
+                .map(|layer| window.filter(|_| layer % 2 == 0 && layer < first_full))
+                .collect()
+        }
+    };
+    let shared = file.size("shared_expert_intermediate_size", Some(5632))?;
+    Ok(ModelConfig {
+        windows,
+        query_key_value_bias: file.flag("qkv_bias", true)?,
+        experts: Some(Experts {
+            shared_intermediate: Some(shared),
+            ..experts(file, config.windows.len(), [60, 4, 1408])?
+        }),
+        ..config
+    })
+}
+
+fn qwen3_moe(file: &ConfigFile) -> Result<ModelConfig> {
+    let defaults = Defaults { hidden: 2048, intermediate: 6144, layers: 24, kv_heads: Some(4), ..DEFAULTS };
+    let config = decoder(file, defaults)?;
+    let bias = file.flag("attention_bias", false)?;
+    Ok(ModelConfig {
+        // In every layer, where it is asked for.
+        windows: vec![window(file)?; config.windows.len()],
+        query_key_norm: Some(HEAD_NORM),
+        query_key_value_bias: bias,
+        attention_output_bias: bias,
+        experts: Some(experts(file, config.windows.len(), [128, 8, 768])?),
+        ..config
+    })
+}
+
+/// The experts; `defaults` are their number, how many a token passes, and their inner width.
+fn experts(file: &ConfigFile, layers: usize, defaults: [usize; 3]) -> Result<Experts> {
+    // Transformers 5 writes the newer name.
+    let count = if file.has("num_local_experts") { "num_local_experts" } else { "num_experts" };
+    let dense = file.token_ids("mlp_only_layers")?;
+    let step = file.size("decoder_sparse_step", Some(1))?;
+    let sparse = |layer: usize| step > 0 && (layer + 1).is_multiple_of(step);
+    Ok(Experts {
+        count: file.size(count, Some(defaults[0]))?,
+        chosen: file.size("num_experts_per_tok", Some(defaults[1]))?,
+        intermediate: file.size("moe_intermediate_size", Some(defaults[2]))?,
+        normalized: file.flag("norm_topk_prob", false)?,
+        shared_intermediate: None,
+        layers: (0..layers).map(|layer| sparse(layer) && !dense.contains(&(layer as u32))).collect(),
+    })
+}
+
+/// The window, where `use_sliding_window` asks for one.
+fn window(file: &ConfigFile) -> Result<Option<usize>> {
+    match file.flag("use_sliding_window", false)? {
+        true if file.has("sliding_window") || !file.mentions("sliding_window") => {
+            Ok(Some(file.size("sliding_window", Some(4096))?))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// A window only where `use_sliding_window` asks for it: in the layers that `layer_types` names, or
 /// from `max_window_layers` on.
 fn windows(file: &ConfigFile, layers: usize) -> Result<Vec<Option<usize>>> {
-    let window = match file.flag("use_sliding_window", false)? {
-        true if file.has("sliding_window") || !file.mentions("sliding_window") => {
-            Some(file.size("sliding_window", Some(4096))?)
-        }
-        _ => None,
-    };
+    let window = window(file)?;
     if let Some(types) = file.layer_types()? {
         let windowed = |kind: &String| kind == "sliding_attention";
         if window.is_none() && types.iter().any(windowed) {

@@ -1,18 +1,17 @@
 //! SmolLM3 (Hugging Face 2025): Llama's shape in which some layers, every fourth by default, do not
 //! turn queries and keys by their positions. Defaults are those of Transformers' `SmolLM3Config`.
 
-use super::gated::{Defaults, LLAMA, decoder, is_buffer, tensor_name};
-use super::{ConfigFile, Family};
+use super::gated::{Defaults, LLAMA, decoder};
+use super::{ConfigFile, Family, gated};
 use crate::error::Result;
 use crate::model::ModelConfig;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "smollm3",
     config,
-    tensor_name,
     begin_token: Some(128_000),
     end_token: Some(128_001),
-    is_buffer,
+    ..gated::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults {

@@ -4,7 +4,10 @@
 use serde_json::{Map, Value, json};
 
 use super::header::Header;
+use super::places;
+use crate::checkpoint::families::Place;
 use crate::error::{Error, Result};
+use crate::model::{ModelConfig, Module};
 
 /// An architecture of llama.cpp's that loads.
 pub(super) struct Architecture {
@@ -12,15 +15,17 @@ pub(super) struct Architecture {
     name: &'static str,
     /// The family whose config it becomes.
     model_type: &'static str,
-    /// Whether rows of queries and keys are interleaved.
-    pub interleaved: bool,
+    /// Where its modules lie.
+    pub place: fn(&ModelConfig, Module) -> Place,
 }
 
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "llama", model_type: "llama", interleaved: true },
-    Architecture { name: "qwen2", model_type: "qwen2", interleaved: false },
-    Architecture { name: "qwen3", model_type: "qwen3", interleaved: false },
-    Architecture { name: "gemma", model_type: "gemma", interleaved: false },
+    Architecture { name: "llama", model_type: "llama", place: places::interleaved },
+    Architecture { name: "qwen2", model_type: "qwen2", place: places::apart },
+    Architecture { name: "qwen3", model_type: "qwen3", place: places::apart },
+    Architecture { name: "gemma", model_type: "gemma", place: places::apart },
+    Architecture { name: "phi3", model_type: "phi3", place: places::fused },
+    Architecture { name: "gpt2", model_type: "gpt2", place: places::fused },
 ];
 
 /// Keys behind the architecture's name that `config` reads, or that say nothing about arithmetic.
@@ -28,6 +33,7 @@ const KNOWN: &[&str] = &[
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
+    "attention.layer_norm_epsilon",
     "attention.layer_norm_rms_epsilon",
     "attention.sliding_window",
     "attention.value_length",
@@ -50,9 +56,6 @@ const KNOWN: &[&str] = &[
     "tensor_data_layout",
     "vocab_size",
 ];
-
-/// The factors of Llama 3's scaling, one for each angle.
-const ROTARY_FACTORS: &str = "rope_freqs.weight";
 
 /// The config, as JSON.
 ///
@@ -111,16 +114,21 @@ pub(super) fn config(header: &Header<'_>) -> Result<Vec<u8>> {
     set("num_attention_heads", heads.into());
     set("num_key_value_heads", metadata.size(&key("attention.head_count_kv"))?.unwrap_or(heads).into());
     set("head_dim", head_dim.into());
-    set("intermediate_size", needed("feed_forward_length")?.into());
+    let intermediate = needed("feed_forward_length")?;
+    set("intermediate_size", intermediate.into());
+    set("n_inner", intermediate.into());
     set("max_position_embeddings", needed("context_length")?.into());
     set("tie_word_embeddings", (!has("output.weight")).into());
     set("attention_bias", has("blk.0.attn_q.bias").into());
     set("mlp_bias", has("blk.0.ffn_gate.bias").into());
-    let epsilon = key("attention.layer_norm_rms_epsilon");
+    let (epsilon, ours) = match architecture.name {
+        "gpt2" => ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
+        _ => ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+    };
     let epsilon = metadata
-        .number(&epsilon)?
-        .ok_or_else(|| metadata.problem(format!("metadata key {epsilon} is missing")))?;
-    set("rms_norm_eps", epsilon.into());
+        .number(&key(epsilon))?
+        .ok_or_else(|| metadata.problem(format!("metadata key {} is missing", key(epsilon))))?;
+    set(ours, epsilon.into());
     // llama.cpp's default, whatever the family's.
     set("rope_theta", metadata.number(&key("rope.freq_base"))?.unwrap_or(10_000.0).into());
     if let Some(turned) = metadata.size(&key("rope.dimension_count"))?
@@ -131,13 +139,17 @@ pub(super) fn config(header: &Header<'_>) -> Result<Vec<u8>> {
     if let Some(scaling) = rotary_scaling(header, architecture)? {
         set("rope_scaling", scaling);
     }
-    if let Some(window) = metadata.size(&key("attention.sliding_window"))? {
-        return Err(metadata.problem(format!(
-            "{} is {window}: windows are not implemented for {} in GGUF files",
-            key("attention.sliding_window"),
-            architecture.name
-        )));
-    }
+    match metadata.size(&key("attention.sliding_window"))? {
+        Some(window @ 1..) if architecture.name == "phi3" => set("sliding_window", window.into()),
+        Some(window @ 1..) => {
+            return Err(metadata.problem(format!(
+                "{} is {window}: windows are not implemented for {} in GGUF files",
+                key("attention.sliding_window"),
+                architecture.name
+            )));
+        }
+        _ => None,
+    };
     let (begin, end) = special_tokens(header)?;
     set("bos_token_id", begin);
     set("eos_token_id", end);
@@ -160,20 +172,37 @@ pub(super) fn architecture(header: &Header<'_>) -> Result<&'static Architecture>
 fn rotary_scaling(header: &Header<'_>, architecture: &Architecture) -> Result<Option<Value>> {
     let metadata = &header.metadata;
     let key = |name: &str| format!("{}.rope.{name}", architecture.name);
-    if header.tensor(ROTARY_FACTORS).is_some() {
+    let factor = metadata.number(&key("scaling.factor"))?;
+    let attention_factor = metadata.number(&key("scaling.attn_factor"))?;
+    let original = metadata.number(&key("scaling.original_context_length"))?;
+    // A factor for each angle. Llama 3's scaling is stored as such a list, the same for every length.
+    let [all, short, long] = ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"]
+        .map(|name| header.f32s(name));
+    if let Some(factors) = all? {
+        let context = metadata.size(&key("context_length").replace(".rope", ""))?;
+        return Ok(Some(json!({
+            "rope_type": "longrope", "short_factor": factors, "long_factor": factors,
+            "attention_factor": 1.0, "original_max_position_embeddings": context,
+        })));
+    }
+    if let (Some(short), Some(long)) = (short?, long?) {
+        return Ok(Some(json!({
+            "rope_type": "longrope", "short_factor": short, "long_factor": long,
+            "attention_factor": attention_factor, "original_max_position_embeddings": original,
+        })));
+    }
+    if attention_factor.is_some_and(|factor| factor != 1.0) {
         return Err(metadata.problem(format!(
-            "tensor {ROTARY_FACTORS}, a factor for each rotary angle, is not implemented"
+            "metadata key {} is not implemented without factors of the angles",
+            key("scaling.attn_factor")
         )));
     }
-    let factor = metadata.number(&key("scaling.factor"))?;
     let kind = match metadata.text(&key("scaling.type"))? {
         Some(kind) => kind,
         // Before there were kinds.
         None => match metadata.number(&key("scale_linear"))?.or(factor) {
-            Some(factor) if factor != 1.0 => {
-                return Ok(Some(json!({"rope_type": "linear", "factor": factor})));
-            }
-            _ => return Ok(None),
+            Some(factor) if factor != 1.0 => "linear".into(),
+            _ => "none".into(),
         },
     };
     if kind == "none" {
@@ -181,10 +210,10 @@ fn rotary_scaling(header: &Header<'_>, architecture: &Architecture) -> Result<Op
     }
     let mut scaling = Map::new();
     scaling.insert("rope_type".into(), kind.into());
+    scaling.insert("original_max_position_embeddings".into(), original.into());
     for (name, ours) in [
+        ("scale_linear", "factor"),
         ("scaling.factor", "factor"),
-        ("scaling.original_context_length", "original_max_position_embeddings"),
-        ("scaling.attn_factor", "attention_factor"),
         ("scaling.yarn_beta_fast", "beta_fast"),
         ("scaling.yarn_beta_slow", "beta_slow"),
     ] {

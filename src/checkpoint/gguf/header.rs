@@ -8,11 +8,14 @@ use std::path::Path;
 use super::metadata::{Array, Metadata, Value, ValueType};
 use super::tensor_type::{SUPPORTED, TensorType};
 use crate::error::{Error, Result};
+use crate::kernels::matmul::ElementType;
 
 /// What stands before the data.
 pub(in crate::checkpoint) struct Header<'a> {
     pub metadata: Metadata<'a>,
     pub tensors: Vec<TensorInfo>,
+    /// The whole file.
+    bytes: &'a [u8],
 }
 
 /// A tensor: its bytes are `start..end` of the file.
@@ -94,11 +97,31 @@ impl<'a> Header<'a> {
                 ))),
             }
         });
-        Ok(Header { tensors: tensors.collect::<Result<_>>()?, metadata })
+        Ok(Header { tensors: tensors.collect::<Result<_>>()?, metadata, bytes })
     }
 
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+}
+
+impl Header<'_> {
+    /// The values of an F32 tensor, if it is there.
+    ///
+    /// # Errors
+    /// If it has another type.
+    pub fn f32s(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.tensor(name) else { return Ok(None) };
+        if tensor.tensor_type.element() != Some(ElementType::F32) {
+            return Err(Error::TensorType {
+                file: self.metadata.path().to_path_buf(),
+                name: name.into(),
+                found: tensor.tensor_type.name.into(),
+                supported: "f32",
+            });
+        }
+        let values = self.bytes[tensor.start..tensor.end].as_chunks::<4>().0;
+        Ok(Some(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))
     }
 }
 

@@ -5,16 +5,16 @@
 mod config;
 pub(super) mod header;
 mod metadata;
+mod places;
 mod pre_tokenizer;
 pub(super) mod tensor_type;
-pub(super) mod tensors;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};
 
-use super::weights::Arrangement;
+use super::families::{Family, Place};
 use crate::error::Result;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, Module};
 use header::Header;
 
 /// A GGUF file, its head translated.
@@ -28,8 +28,7 @@ pub struct GgufFile {
     tokenizer: Option<Vec<u8>>,
     /// The types of its tensors taken together, as llama.cpp names them.
     pub(super) mixture: Option<&'static str>,
-    /// Whether rows of queries and keys are interleaved.
-    interleaved: bool,
+    place: fn(&ModelConfig, Module) -> Place,
 }
 
 impl GgufFile {
@@ -49,7 +48,7 @@ impl GgufFile {
             config: config::config(&header)?,
             tokenizer: tokenizer::tokenizer(&header)?,
             mixture: header.metadata.size("general.file_type")?.and_then(tensor_type::mixture),
-            interleaved: config::architecture(&header)?.interleaved,
+            place: config::architecture(&header)?.place,
         })
     }
 
@@ -62,8 +61,11 @@ impl GgufFile {
         }
     }
 
-    pub(super) fn arrangement(&self, config: &ModelConfig) -> Arrangement {
-        Arrangement { name: tensors::tensor_name, interleaved: self.interleaved.then_some(config.head_dim) }
+    /// The family of the config, with its modules where they lie here.
+    pub(super) fn family(&self, family: &Family) -> Family {
+        // Factors of rotary angles are in the config.
+        let is_unused = |name: &str| name.starts_with("rope_");
+        Family { place: self.place, prefix: "", is_unused, ..*family }
     }
 }
 
@@ -73,7 +75,6 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::Checkpoint;
-    use crate::checkpoint::weights::NamedWeights;
     use crate::model::ParameterSource;
 
     #[test]
@@ -82,20 +83,16 @@ mod tests {
         let checkpoint = Checkpoint::open(&folder.join("model.gguf")).unwrap();
         let bytes = std::fs::read(folder.join("values.safetensors")).unwrap();
         let expected = SafeTensors::deserialize(&bytes).unwrap();
-        let named = NamedWeights::new(&checkpoint.weights, checkpoint.arrangement);
+        let named = checkpoint.named_weights();
         let mut types = std::collections::HashSet::new();
-        for (parameter, shape) in
-            checkpoint.config.parameters().into_iter().filter(|(_, shape)| shape.len() == 2)
-        {
+        let matrices = checkpoint.config.parameters().into_iter().filter(|(_, shape)| shape.len() == 2);
+        for (parameter, shape) in matrices {
             let matrix = named.parameter(parameter, &shape).unwrap();
             types.insert(matrix.element);
             let rows = [0, 1, shape[0] - 1].into_iter().flat_map(|row| matrix.row(row));
-            let ours: Vec<u8> = rows.flat_map(|value| value.to_le_bytes()).collect();
-            assert_eq!(
-                ours,
-                expected.tensor(&tensors::tensor_name(parameter)).unwrap().data(),
-                "{parameter}"
-            );
+            let ours: Vec<u8> = rows.flat_map(f32::to_le_bytes).collect();
+            let name = &named.names(parameter)[0];
+            assert_eq!(ours, expected.tensor(name).unwrap().data(), "{name}");
         }
         assert_eq!(types.len(), 8, "every type but f32, which the norms have");
     }

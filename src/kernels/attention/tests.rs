@@ -17,6 +17,7 @@ struct Case {
     causal: bool,
     window: Option<usize>,
     cap: Option<f32>,
+    biased: bool,
 }
 
 impl Case {
@@ -46,7 +47,18 @@ impl Case {
         cache
     }
 
-    fn queries<'a>(&self, rows: &'a [f32], first: usize, tokens: usize) -> Queries<'a> {
+    /// What each head adds to its scores, `[heads][keys and some more]`.
+    fn bias(&self) -> Option<Vec<f32>> {
+        self.biased.then(|| values(self.heads * (self.keys() + 5), 3))
+    }
+
+    fn queries<'a>(
+        &self,
+        rows: &'a [f32],
+        bias: Option<&'a [f32]>,
+        first: usize,
+        tokens: usize,
+    ) -> Queries<'a> {
         Queries {
             rows: &rows[first * self.row_len()..(first + tokens) * self.row_len()],
             row_len: self.row_len(),
@@ -57,12 +69,14 @@ impl Case {
             window: self.window,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
             cap: self.cap,
+            bias,
         }
     }
 
     /// softmax(QKᵀ/√dₖ)V in f64: weights `[heads][tokens][keys]`, out `[tokens][heads · head_dim]`.
     fn defined(&self, rows: &[f32]) -> (Vec<f64>, Vec<f64>) {
         let (d, group, len) = (self.head_dim, self.heads / self.kv_heads, self.row_len());
+        let bias = self.bias();
         let mut map = vec![0f64; self.heads * self.tokens * self.keys()];
         let mut out = vec![0f64; self.tokens * self.heads * d];
         for head in 0..self.heads {
@@ -77,6 +91,11 @@ impl Case {
                         let key = &rows[k * len + key_at..][..d];
                         query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
                             / (d as f64).sqrt()
+                    })
+                    .zip(start..)
+                    .map(|(score, k)| {
+                        let stride = self.keys() + 5;
+                        score + bias.as_ref().map_or(0.0, |bias| f64::from(bias[head * stride + k]))
                     })
                     .map(|score| {
                         self.cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
@@ -108,6 +127,7 @@ const CASES: [Case; 12] = [
         causal: true,
         window: None,
         cap: Some(2.0),
+        biased: true,
     },
     Case {
         heads: 4,
@@ -118,6 +138,7 @@ const CASES: [Case; 12] = [
         causal: true,
         window: Some(8),
         cap: None,
+        biased: false,
     },
     Case {
         heads: 3,
@@ -128,6 +149,7 @@ const CASES: [Case; 12] = [
         causal: true,
         window: Some(1),
         cap: None,
+        biased: true,
     },
     Case {
         heads: 2,
@@ -138,6 +160,7 @@ const CASES: [Case; 12] = [
         causal: true,
         window: Some(300),
         cap: None,
+        biased: false,
     },
     Case {
         heads: 3,
@@ -148,10 +171,41 @@ const CASES: [Case; 12] = [
         causal: true,
         window: Some(20),
         cap: None,
+        biased: false,
     },
-    Case { heads: 1, kv_heads: 1, head_dim: 2, depth: 0, tokens: 1, causal: true, window: None, cap: None },
-    Case { heads: 4, kv_heads: 2, head_dim: 16, depth: 0, tokens: 24, causal: true, window: None, cap: None },
-    Case { heads: 9, kv_heads: 3, head_dim: 64, depth: 30, tokens: 5, causal: true, window: None, cap: None },
+    Case {
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 2,
+        depth: 0,
+        tokens: 1,
+        causal: true,
+        window: None,
+        cap: None,
+        biased: false,
+    },
+    Case {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 16,
+        depth: 0,
+        tokens: 24,
+        causal: true,
+        window: None,
+        cap: None,
+        biased: true,
+    },
+    Case {
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        depth: 30,
+        tokens: 5,
+        causal: true,
+        window: None,
+        cap: None,
+        biased: false,
+    },
     Case {
         heads: 3,
         kv_heads: 1,
@@ -161,6 +215,7 @@ const CASES: [Case; 12] = [
         causal: true,
         window: None,
         cap: None,
+        biased: false,
     },
     Case {
         heads: 4,
@@ -171,6 +226,7 @@ const CASES: [Case; 12] = [
         causal: true,
         window: None,
         cap: None,
+        biased: true,
     },
     Case {
         heads: 2,
@@ -181,8 +237,19 @@ const CASES: [Case; 12] = [
         causal: false,
         window: None,
         cap: None,
+        biased: false,
     },
-    Case { heads: 26, kv_heads: 1, head_dim: 4, depth: 3, tokens: 2, causal: true, window: None, cap: None },
+    Case {
+        heads: 26,
+        kv_heads: 1,
+        head_dim: 4,
+        depth: 3,
+        tokens: 2,
+        causal: true,
+        window: None,
+        cap: None,
+        biased: false,
+    },
 ];
 
 #[test]
@@ -190,7 +257,7 @@ fn attention_agrees_with_its_definition_on_every_tier() {
     let pool = Pool::new(2);
     for isa in Isa::available() {
         for (number, case) in CASES.iter().enumerate() {
-            let rows = case.rows();
+            let (rows, bias) = (case.rows(), case.bias());
             let cache = case.cache(&rows);
             let mut out = vec![f32::NAN; case.tokens * case.heads * case.head_dim];
             let mut map = vec![f32::NAN; case.heads * case.tokens * case.keys()];
@@ -199,7 +266,7 @@ fn attention_agrees_with_its_definition_on_every_tier() {
                 &pool,
                 &cache,
                 LAYER,
-                case.queries(&rows, case.depth, case.tokens),
+                case.queries(&rows, bias.as_deref(), case.depth, case.tokens),
                 &mut out,
                 Some(&mut map),
             );
@@ -228,11 +295,11 @@ fn attention_agrees_with_its_definition_on_every_tier() {
 fn threads_capture_and_company_do_not_change_a_bit() {
     for isa in Isa::available() {
         for case in CASES.iter().filter(|case| case.causal) {
-            let rows = case.rows();
+            let (rows, bias) = (case.rows(), case.bias());
             let cache = case.cache(&rows);
             let width = case.heads * case.head_dim;
             let mut expected = vec![0f32; case.tokens * width];
-            let whole = case.queries(&rows, case.depth, case.tokens);
+            let whole = case.queries(&rows, bias.as_deref(), case.depth, case.tokens);
             attend(isa, &Pool::new(1), &cache, LAYER, whole, &mut expected, None);
             let pool = Pool::new(3);
             let mut out = vec![0f32; expected.len()];
@@ -241,7 +308,7 @@ fn threads_capture_and_company_do_not_change_a_bit() {
             assert_eq!(out, expected, "{isa}: capture or threads changed the result");
             for token in 0..case.tokens {
                 let mut alone = vec![0f32; width];
-                let query = case.queries(&rows, case.depth + token, 1);
+                let query = case.queries(&rows, bias.as_deref(), case.depth + token, 1);
                 attend(isa, &pool, &cache, LAYER, query, &mut alone, None);
                 assert_eq!(alone, expected[token * width..(token + 1) * width], "{isa}: token {token} alone");
             }
@@ -257,7 +324,7 @@ fn a_nan_key_is_not_made_quiet() {
     let cache = case.cache(&rows);
     for isa in Isa::available() {
         let mut out = vec![0f32; case.tokens * case.heads * case.head_dim];
-        let queries = case.queries(&rows, case.depth, case.tokens);
+        let queries = case.queries(&rows, None, case.depth, case.tokens);
         attend(isa, &Pool::new(1), &cache, LAYER, queries, &mut out, None);
         assert!(out.iter().any(|value| value.is_nan()), "{isa}");
     }

@@ -3,10 +3,10 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::{AttentionShape, Norm};
+use super::{AttentionShape, HeadNorms, Norm};
 use crate::error::Result;
 use crate::kernels::blocks;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::{Activation, NormKind};
 use crate::kernels::matmul::ElementType;
 use crate::kernels::quantize::quantized;
 use crate::model::mask::Mask;
@@ -55,48 +55,72 @@ pub(super) fn dtype(element: ElementType) -> DType {
     }
 }
 
+/// The norm of the last dimension. `weight` and bias have its size, or are `[heads, size]`.
+fn normed(input: &Tensor, norm: &Norm, size: usize) -> Result<Tensor> {
+    let input = match norm.kind {
+        NormKind::Rms => input.clone(),
+        NormKind::Layer => input.broadcast_sub(&input.mean_keepdim(D::Minus1)?)?,
+    };
+    let squares = (input.sqr()?.mean_keepdim(D::Minus1)? + f64::from(norm.epsilon))?;
+    let part = |values: &Tensor| values.reshape(((), size));
+    let out = input.broadcast_div(&squares.sqrt()?)?.broadcast_mul(&part(&norm.weight)?)?;
+    match &norm.bias {
+        Some(bias) => Ok(out.broadcast_add(&part(bias)?)?),
+        None => Ok(out),
+    }
+}
+
+pub(super) fn norm(input: &Tensor, norm: &Norm) -> Result<Tensor> {
+    let (_, width) = input.dims2()?;
+    normed(input, norm, width)
+}
+
+pub(super) fn activate(values: &Tensor, activation: Activation) -> Result<Tensor> {
+    Ok(match activation {
+        Activation::Silu => values.silu()?,
+        Activation::Gelu => values.gelu_erf()?,
+        // candle's `gelu` is the tanh approximation.
+        Activation::GeluTanh => values.gelu()?,
+        Activation::Relu => values.relu()?,
+    })
+}
+
 pub(super) fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let halves = gate_up.chunk(2, D::Minus1)?;
-    let gate = match activation {
-        Activation::Silu => halves[0].silu()?,
-        // candle's `gelu` is the tanh approximation.
-        Activation::GeluTanh => halves[0].gelu()?,
-    };
-    Ok((gate * &halves[1])?)
+    Ok((activate(&halves[0], activation)? * &halves[1])?)
 }
 
 pub(super) fn rotary(rows: &Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
     let (tokens, _) = rows.dims2()?;
-    let heads = shape.heads + shape.kv_heads;
-    let turning = heads * shape.head_dim;
-    let dims = (tokens, shape.head_dim / 2);
+    let (heads, head_dim, turning) = (shape.heads + shape.kv_heads, shape.head_dim, shape.rotary_dims);
+    let width = heads * head_dim;
+    let dims = (tokens, turning / 2);
     let cosines = Tensor::from_slice(&angles.cosines, dims, rows.device())?;
     let sines = Tensor::from_slice(&angles.sines, dims, rows.device())?;
-    let turned = rows
-        .narrow(1, 0, turning)?
-        .reshape((1, tokens, heads, shape.head_dim))?
-        .transpose(1, 2)?
-        .contiguous()?;
-    let turned = candle_nn::rotary_emb::rope(&turned, &cosines, &sines)?
-        .transpose(1, 2)?
-        .reshape((tokens, turning))?;
-    Ok(Tensor::cat(&[&turned, &rows.narrow(1, turning, shape.kv_width())?], 1)?)
+    // [1, heads, tokens, head_dim]
+    let all = rows.narrow(1, 0, width)?.reshape((1, tokens, heads, head_dim))?.transpose(1, 2)?;
+    let turned = all.narrow(3, 0, turning)?.contiguous()?;
+    let turned = if shape.interleaved {
+        candle_nn::rotary_emb::rope_i(&turned, &cosines, &sines)?
+    } else {
+        candle_nn::rotary_emb::rope(&turned, &cosines, &sines)?
+    };
+    let turned = match head_dim - turning {
+        0 => turned,
+        rest => Tensor::cat(&[&turned, &all.narrow(3, turning, rest)?.contiguous()?], 3)?,
+    };
+    let turned = turned.transpose(1, 2)?.reshape((tokens, width))?;
+    Ok(Tensor::cat(&[&turned, &rows.narrow(1, width, shape.kv_width())?], 1)?)
 }
 
-pub(super) fn norm_heads(
-    rows: &Tensor,
-    shape: &AttentionShape,
-    query_norm: &Norm,
-    key_norm: &Norm,
-) -> Result<Tensor> {
+pub(super) fn norm_heads(rows: &Tensor, shape: &AttentionShape, norms: &HeadNorms) -> Result<Tensor> {
     let (tokens, _) = rows.dims2()?;
-    let part = |norm: &Norm, at: usize, width: usize| -> Result<Tensor> {
-        let size = norm.weight.elem_count();
-        let heads = rows.narrow(1, at, width)?.reshape((tokens, width / size, size))?.contiguous()?;
-        Ok(candle_nn::ops::rms_norm(&heads, &norm.weight, norm.epsilon)?.reshape((tokens, width))?)
+    let part = |norm: &Norm, size: usize, at: usize, width: usize| -> Result<Tensor> {
+        let heads = rows.narrow(1, at, width)?.reshape((tokens, width / size, size))?;
+        Ok(normed(&heads, norm, size)?.reshape((tokens, width))?)
     };
-    let queries = part(query_norm, 0, shape.query_width())?;
-    let keys = part(key_norm, shape.query_width(), shape.kv_width())?;
+    let queries = part(&norms.query, norms.query_size, 0, shape.query_width())?;
+    let keys = part(&norms.key, norms.key_size, shape.query_width(), shape.kv_width())?;
     let values = rows.narrow(1, shape.query_width() + shape.kv_width(), shape.kv_width())?;
     Ok(Tensor::cat(&[&queries, &keys, &values], 1)?)
 }
@@ -127,7 +151,7 @@ pub(super) fn attention(
     layer: usize,
     observer: Option<&mut dyn AttentionObserver>,
 ) -> Result<Tensor> {
-    let AttentionShape { heads, kv_heads, head_dim, scale, window, cap } = *shape;
+    let AttentionShape { heads, kv_heads, head_dim, scale, window, cap, .. } = *shape;
     let (tokens, seen) = (step.tokens, step.depth + step.tokens);
     let group = heads / kv_heads;
     // [kv_heads, group · tokens, head_dim]: the queries of a group meet their keys without a copy of them.
@@ -139,6 +163,9 @@ pub(super) fn attention(
         .reshape((kv_heads, group * tokens, head_dim))?;
     let scores = (queries.matmul(&keys.narrow(1, 0, seen)?.t()?)? * f64::from(scale))?;
     let mut scores = scores.reshape((heads, tokens, seen))?;
+    if let Some(bias) = &step.bias {
+        scores = scores.broadcast_add(&Tensor::from_slice(bias, (heads, 1, seen), rows.device())?)?;
+    }
     if let Some(cap) = cap {
         scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
     }

@@ -2,11 +2,11 @@
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor};
 
-use super::{AttentionShape, Norm};
+use super::{AttentionShape, HeadNorms, Norm};
 use crate::error::Result;
 use crate::kernels::attention::{Queries, attend};
 use crate::kernels::cache::Cache;
-use crate::kernels::elementwise::{self, Activation};
+use crate::kernels::elementwise::{self, Activation, NormArgs};
 use crate::kernels::matmul::{PackedMatrix, matmul as matmul_kernel};
 use crate::kernels::{Isa, Pool};
 use crate::model::mask::Mask;
@@ -46,19 +46,31 @@ pub(super) fn matmul(isa: Isa, pool: &Pool, input: &Tensor, weights: &PackedMatr
     tensor(out, tokens, weights.rows())
 }
 
-pub(super) fn rms_norm(
-    isa: Isa,
-    pool: &Pool,
-    input: &Tensor,
-    weight: &Tensor,
-    epsilon: f32,
-) -> Result<Tensor> {
+/// Lends a norm's numbers.
+fn with_norm<R>(norm: &Norm, use_it: impl FnOnce(NormArgs<'_>) -> R) -> Result<R> {
+    let (kind, epsilon) = (norm.kind, norm.epsilon);
+    read(&norm.weight, |weight| match &norm.bias {
+        Some(bias) => read(bias, |bias| use_it(NormArgs { kind, weight, bias: Some(bias), epsilon })),
+        None => Ok(use_it(NormArgs { kind, weight, bias: None, epsilon })),
+    })?
+}
+
+pub(super) fn norm(isa: Isa, pool: &Pool, input: &Tensor, norm: &Norm) -> Result<Tensor> {
     let (tokens, width) = input.dims2()?;
     let mut out = vec![0f32; tokens * width];
-    read(input, |input| {
-        read(weight, |weight| elementwise::rms_norm(isa, pool, input, weight, epsilon, &mut out))
-    })??;
+    read(input, |input| with_norm(norm, |args| elementwise::norm(isa, pool, input, args, &mut out)))??;
     tensor(out, tokens, width)
+}
+
+pub(super) fn activate(isa: Isa, pool: &Pool, values: Tensor, activation: Activation) -> Result<Tensor> {
+    values.inplace_op1(&InPlace {
+        name: "activation",
+        apply: |values: &mut [f32], width| {
+            elementwise::activate(isa, pool, activation, values, width);
+            Ok(())
+        },
+    })?;
+    Ok(values)
 }
 
 pub(super) fn gated(isa: Isa, pool: &Pool, gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
@@ -70,72 +82,56 @@ pub(super) fn gated(isa: Isa, pool: &Pool, gate_up: &Tensor, activation: Activat
 }
 
 pub(super) fn rotary(rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
-    rows.inplace_op1(&Turn { shape, angles })?;
+    let heads = shape.heads + shape.kv_heads;
+    rows.inplace_op1(&InPlace {
+        name: "rotary",
+        apply: |rows: &mut [f32], row_len| {
+            elementwise::rotary(rows, row_len, heads, shape.rotary_layout(), &angles.cosines, &angles.sines);
+            Ok(())
+        },
+    })?;
     Ok(rows)
-}
-
-/// Queries and keys turned in place: they were just computed and nobody else holds them.
-struct Turn<'a> {
-    shape: &'a AttentionShape,
-    angles: &'a Angles,
-}
-
-impl InplaceOp1 for Turn<'_> {
-    fn name(&self) -> &'static str {
-        "rotary"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let Turn { shape, angles } = self;
-        let heads = shape.heads + shape.kv_heads;
-        let rows = rows(storage, layout)?;
-        elementwise::rotary(rows, shape.row_len(), heads, shape.head_dim, &angles.cosines, &angles.sines);
-        Ok(())
-    }
 }
 
 pub(super) fn norm_heads(
     isa: Isa,
     rows: Tensor,
     shape: &AttentionShape,
-    query_norm: &Norm,
-    key_norm: &Norm,
+    norms: &HeadNorms,
 ) -> Result<Tensor> {
-    let parts = [(query_norm, 0, shape.query_width()), (key_norm, shape.query_width(), shape.kv_width())];
-    for (norm, at, width) in parts {
-        let weight = read(&norm.weight, <[f32]>::to_vec)?;
-        let heads = width / weight.len();
-        rows.inplace_op1(&NormHeads {
-            isa,
-            row_len: shape.row_len(),
-            at,
-            heads,
-            weight,
-            epsilon: norm.epsilon,
-        })?;
-    }
+    let parts = [
+        (&norms.query, norms.query_size, 0, shape.query_width()),
+        (&norms.key, norms.key_size, shape.query_width(), shape.kv_width()),
+    ];
+    rows.inplace_op1(&InPlace {
+        name: "norm of heads",
+        apply: |rows: &mut [f32], row_len| {
+            for (norm, size, at, width) in parts {
+                with_norm(norm, |args| {
+                    elementwise::norm_heads(isa, rows, row_len, at, width / size, size, args);
+                })?;
+            }
+            Ok(())
+        },
+    })?;
     Ok(rows)
 }
 
-/// Some heads of each row normed in place, as with [`Turn`].
-struct NormHeads {
-    isa: Isa,
-    row_len: usize,
-    at: usize,
-    heads: usize,
-    weight: Vec<f32>,
-    epsilon: f32,
+/// Rows changed in place: they were just computed and nobody else holds them. `apply` gets their
+/// values and the length of a row.
+struct InPlace<F> {
+    name: &'static str,
+    apply: F,
 }
 
-impl InplaceOp1 for NormHeads {
+impl<F: Fn(&mut [f32], usize) -> Result<()>> InplaceOp1 for InPlace<F> {
     fn name(&self) -> &'static str {
-        "norm of heads"
+        self.name
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let NormHeads { isa, row_len, at, heads, weight, epsilon } = self;
-        elementwise::rms_norm_heads(*isa, rows(storage, layout)?, *row_len, *at, *heads, weight, *epsilon);
-        Ok(())
+        let (_, row_len) = layout.shape().dims2()?;
+        (self.apply)(rows(storage, layout)?, row_len).map_err(candle_core::Error::wrap)
     }
 }
 
@@ -185,6 +181,7 @@ pub(super) fn attention(
             window: shape.window,
             scale: shape.scale,
             cap: shape.cap,
+            bias: step.bias.as_deref(),
         };
         let Some(observer) = observer else {
             attend(isa, pool, cache, layer, queries(0, step.tokens), &mut out, None);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::config::ModelConfig;
+use super::config::{ModelConfig, Normalization};
 use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
 use super::position::Angles;
@@ -19,7 +19,7 @@ use super::step::Step;
 use crate::error::{Error, Result};
 use crate::kernels::blocks;
 use crate::kernels::cache::{Cache, CacheShape};
-use crate::kernels::elementwise::{self, Activation};
+use crate::kernels::elementwise::{self, Activation, NormKind, RotaryLayout};
 use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
 use crate::kernels::{Isa, Pool};
 
@@ -57,10 +57,20 @@ enum Weight {
     Candle(Tensor),
 }
 
-/// The weight of an RMS norm, `[hidden]`, and its ε.
+/// A norm's weight and bias, `[size]`.
 pub(super) struct Norm {
+    kind: NormKind,
     weight: Tensor,
+    bias: Option<Tensor>,
     epsilon: f32,
+}
+
+/// The norms of queries and keys, each over `size` values at a time.
+pub(super) struct HeadNorms {
+    pub query: Norm,
+    pub key: Norm,
+    pub query_size: usize,
+    pub key_size: usize,
 }
 
 /// The sizes of one layer's attention.
@@ -75,6 +85,9 @@ pub(super) struct AttentionShape {
     pub window: Option<usize>,
     /// Scores become cap · tanh(score / cap).
     pub cap: Option<f32>,
+    /// Values of each head that turn by their positions, and whether in neighbouring pairs.
+    pub rotary_dims: usize,
+    pub interleaved: bool,
 }
 
 impl AttentionShape {
@@ -84,6 +97,10 @@ impl AttentionShape {
 
     fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    fn rotary_layout(&self) -> RotaryLayout {
+        RotaryLayout { head_dim: self.head_dim, dims: self.rotary_dims, interleaved: self.interleaved }
     }
 
     fn row_len(&self) -> usize {
@@ -179,10 +196,25 @@ impl Ops {
         Ok(Linear { weight, bias })
     }
 
-    /// A norm's weight; held in f32 whatever the matrices are held in.
-    pub(super) fn norm_from(&self, weight: RawMatrix<'_>, config: &ModelConfig) -> Result<Norm> {
-        let weight = self.tensor(&weight)?.flatten_all()?.to_dtype(DType::F32)?;
-        Ok(Norm { weight: (weight + config.norm_offset)?, epsilon: config.norm_epsilon as f32 })
+    /// A norm of `size` values; held in f32 whatever the matrices are held in.
+    pub(super) fn norm_from(
+        &self,
+        norm: &Normalization,
+        weight: Option<RawMatrix<'_>>,
+        bias: Option<RawMatrix<'_>>,
+        size: usize,
+    ) -> Result<Norm> {
+        let weight = match weight {
+            Some(weight) => (self.table(&weight)?.flatten_all()? + norm.offset)?,
+            None => Tensor::ones(size, DType::F32, &self.device)?,
+        };
+        let bias = bias.map(|bias| Ok::<_, Error>(self.table(&bias)?.flatten_all()?)).transpose()?;
+        Ok(Norm { kind: norm.kind, weight, bias, epsilon: norm.epsilon as f32 })
+    }
+
+    /// Rows that are added to the stream: `[rows, columns]`, in f32.
+    pub(super) fn table(&self, raw: &RawMatrix<'_>) -> Result<Tensor> {
+        Ok(self.tensor(raw)?.to_dtype(DType::F32)?)
     }
 
     fn tensor(&self, raw: &RawMatrix<'_>) -> Result<Tensor, candle_core::Error> {
@@ -233,12 +265,33 @@ impl Ops {
         })
     }
 
-    /// RMS norm of each row of `[tokens, hidden]`, where there is one.
+    /// Some rows of a table, `[rows.len(), columns]`.
+    pub(super) fn rows(&self, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        Ok(table.index_select(&Tensor::new(rows, &self.device)?, 0)?)
+    }
+
+    /// The norm of each row of `[tokens, hidden]`, where there is one.
     pub(super) fn norm(&self, input: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
         let Some(norm) = norm else { return Ok(input.clone()) };
         match self.isa {
-            Some(isa) => cpu::rms_norm(isa, &self.pool, input, &norm.weight, norm.epsilon),
-            None => Ok(candle_nn::ops::rms_norm(&input.contiguous()?, &norm.weight, norm.epsilon)?),
+            Some(isa) => cpu::norm(isa, &self.pool, input, norm),
+            None => candle::norm(input, norm),
+        }
+    }
+
+    /// activation(values), of `[tokens, width]`.
+    pub(super) fn activate(&self, values: Tensor, activation: Activation) -> Result<Tensor> {
+        match self.isa {
+            Some(isa) => cpu::activate(isa, &self.pool, values, activation),
+            None => candle::activate(&values, activation),
+        }
+    }
+
+    /// All values held within ± `limit`, where there is one.
+    pub(super) fn clip(&self, values: Tensor, limit: Option<f64>) -> Result<Tensor> {
+        match limit {
+            Some(limit) => Ok(values.clamp(-limit, limit)?),
+            None => Ok(values),
         }
     }
 
@@ -294,18 +347,16 @@ impl Ops {
         }
     }
 
-    /// RMS norm of the queries and of the keys (each head alone, or all together: as long as the
-    /// norms are) of rows `[tokens, query ‖ key ‖ value]`.
+    /// The norm of the queries and of the keys, `size` values at a time, of rows `[tokens, query ‖ key ‖ value]`.
     pub(super) fn norm_heads(
         &self,
         rows: Tensor,
         shape: &AttentionShape,
-        query_norm: &Norm,
-        key_norm: &Norm,
+        norms: &HeadNorms,
     ) -> Result<Tensor> {
         match self.isa {
-            Some(isa) => cpu::norm_heads(isa, rows, shape, query_norm, key_norm),
-            None => candle::norm_heads(&rows, shape, query_norm, key_norm),
+            Some(isa) => cpu::norm_heads(isa, rows, shape, norms),
+            None => candle::norm_heads(&rows, shape, norms),
         }
     }
 
