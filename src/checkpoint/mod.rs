@@ -200,14 +200,18 @@ impl Checkpoint {
         self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
     }
 
-    /// How the checkpoint holds most of its weights: the type of a layer's largest matrix that every
-    /// family has.
+    fn named_weights(&self) -> NamedWeights<'_> {
+        NamedWeights::new(&self.weights, &self.family, &self.config)
+    }
+
+    /// How the checkpoint holds most of its weights: the type of the attention's output projections.
     ///
     /// # Errors
     /// None after the checkpoint was opened: its tensors are there.
     pub fn element(&self) -> Result<ElementType> {
-        let shape = [self.config.query_width(), self.config.hidden];
-        self.named_weights().element(Module::Layer(0, LayerModule::Query).weight(), &shape)
+        let output = Module::Layer(0, LayerModule::AttentionOutput).weight();
+        let shape = [self.config.hidden, self.config.query_width()];
+        self.named_weights().element(output, &shape)
     }
 
     /// As what each matrix will be held with `--dtype` (`None`: as the files hold it).
@@ -216,19 +220,14 @@ impl Checkpoint {
     /// As [`element`](Self::element).
     pub fn held(&self, asked: Option<ElementType>) -> Result<Vec<HeldMatrix>> {
         let named = self.named_weights();
-        let matrices = self.config.parameters().into_iter().filter(|(_, shape)| shape.len() == 2);
-        matrices
-            .map(|(parameter, shape)| {
-                let found = named.element(parameter, &shape)?;
-                let role = parameter.role();
-                let (held, instead) = precision::held(asked, found, shape[1], role);
-                Ok(HeldMatrix { parameter, rows: shape[0], columns: shape[1], found, held, instead })
-            })
-            .collect()
-    }
-
-    fn named_weights(&self) -> NamedWeights<'_> {
-        NamedWeights::new(&self.weights, &self.family, &self.config)
+        let mut matrices = vec![];
+        for (parameter, shape) in self.config.parameters() {
+            let Some(role) = parameter.role() else { continue };
+            let found = named.element(parameter, &shape)?;
+            let (held, instead) = precision::held(asked, found, shape[1], role);
+            matrices.push(HeldMatrix { parameter, rows: shape[0], columns: shape[1], found, held, instead });
+        }
+        Ok(matrices)
     }
 
     pub fn weights(&self) -> &Weights {

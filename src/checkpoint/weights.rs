@@ -195,13 +195,14 @@ impl NamedWeights<'_> {
         Stored { rows: place.rows, shape: held, transposed }
     }
 
-    /// The type in which the files hold a parameter, after checking that it is there, without reading
-    /// it.
+    /// The type that [`parameter`](ParameterSource::parameter) gives, after the same checks, without
+    /// reading the values.
     pub(super) fn element(&self, parameter: Parameter, shape: &[usize]) -> Result<ElementType> {
         let names = self.names(parameter);
         let stored = self.stored(parameter, shape, names.len());
         let elements = names.iter().map(|name| Ok(self.weights.place(name, &stored.shape)?.1));
-        Ok(elements.collect::<Result<Vec<_>>>()?[0])
+        let element = elements.collect::<Result<Vec<_>>>()?[0];
+        Ok(if stored.transposed && element.is_quantized() { ElementType::F32 } else { element })
     }
 }
 
@@ -286,9 +287,16 @@ fn halves_apart(matrix: &RawMatrix<'_>, head_dim: usize) -> RawMatrix<'static> {
 }
 
 /// `[inputs, outputs]` → `[outputs, inputs]`.
+///
+/// Blocks of quantised numbers run along the inputs: those are decoded.
 fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
+    if matrix.element.is_quantized() {
+        let values = (0..matrix.rows).flat_map(|row| matrix.row(row));
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        let (rows, columns, element) = (matrix.rows, matrix.columns, ElementType::F32);
+        return transpose(&RawMatrix { rows, columns, element, bytes: bytes.into() });
+    }
     let (rows, columns) = (matrix.columns, matrix.rows);
-    assert!(!matrix.element.is_quantized(), "blocks cannot be turned");
     let size = matrix.element.block_bytes();
     let mut bytes = Vec::with_capacity(matrix.bytes.len());
     for row in 0..rows {

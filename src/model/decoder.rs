@@ -75,8 +75,10 @@ impl Decoder {
         let output_projection = (width != hidden)
             .then(|| load.linear(&[(Module::OutputProjection, width)], hidden, false))
             .transpose()?;
-        let head =
-            config.has_own_head().then(|| load.table(Module::OutputHead, vocabulary, width)).transpose()?;
+        let head = config
+            .has_own_head()
+            .then(|| load.linear(&[(Module::OutputHead, vocabulary)], width, false))
+            .transpose()?;
         let head_bias = config
             .head_bias
             .then(|| ops.table(&source.parameter(Module::OutputHead.bias(), &[vocabulary])?))

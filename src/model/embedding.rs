@@ -30,7 +30,7 @@ impl Embedding {
             Ok((table(Module::Positions, positions.rows)?, positions))
         };
         Ok(Embedding {
-            table: load.table(Module::Embedding, config.vocabulary, width)?,
+            table: load.linear(&[(Module::Embedding, config.vocabulary)], width, false)?,
             multiplier: config.multipliers.embedding,
             projection: (width != hidden)
                 .then(|| load.linear(&[(Module::EmbeddingProjection, hidden)], width, false))

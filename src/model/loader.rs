@@ -4,6 +4,7 @@
 use super::config::{ModelConfig, Normalization};
 use super::ops::{Linear, Norm, Ops};
 use super::parameter::{LayerModule, Module, ParameterSource};
+use super::precision::MatrixRole;
 use crate::error::Result;
 
 /// A model's parameters on their way into its parts.
@@ -30,12 +31,8 @@ impl<'a> Loader<'a> {
             .filter(|_| bias)
             .map(|(module, outputs)| self.source.parameter(module.bias(), &[*outputs]))
             .collect::<Result<Vec<_>>>()?;
-        self.ops.linear_from(&weights, &biases)
-    }
-
-    /// The embedding or the output head.
-    pub fn table(&self, module: Module, rows: usize, width: usize) -> Result<Linear> {
-        self.ops.table_from(self.source.parameter(module.weight(), &[rows, width])?)
+        let role = modules[0].0.weight().role().unwrap_or(MatrixRole::Projection);
+        self.ops.linear_from(&weights, role, &biases)
     }
 
     /// The model's kind of norm, over `size` values.

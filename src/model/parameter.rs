@@ -76,11 +76,19 @@ impl Module {
 }
 
 impl Parameter {
-    /// What the parameter is for, if it is a matrix.
-    pub fn role(self) -> MatrixRole {
-        match self.module {
-            Module::Embedding | Module::OutputHead => MatrixRole::Table,
-            _ => MatrixRole::Projection,
+    /// What the parameter is for, if it is a matrix that products run over.
+    pub fn role(self) -> Option<MatrixRole> {
+        use LayerModule::*;
+        match self {
+            Parameter { part: Part::Bias, .. } => None,
+            Parameter { module, .. } => match module {
+                Module::Embedding | Module::OutputHead => Some(MatrixRole::Table),
+                Module::EmbeddingProjection | Module::OutputProjection => Some(MatrixRole::Projection),
+                Module::Layer(_, Router | SharedExpertGate) => Some(MatrixRole::Router),
+                Module::Layer(_, Query | Key | Value | AttentionOutput)
+                | Module::Layer(_, Mlp(_) | Expert(..) | SharedExpert(_)) => Some(MatrixRole::Projection),
+                _ => None,
+            },
         }
     }
 }

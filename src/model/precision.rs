@@ -7,6 +7,8 @@ use crate::kernels::matmul::ElementType;
 pub enum MatrixRole {
     /// The embedding or the output head.
     Table,
+    /// Chooses experts: what it says is compared, not added up.
+    Router,
     /// Any other.
     Projection,
 }
@@ -19,6 +21,8 @@ pub enum Instead {
     /// Tables stay at 8 bits where the rest has 4: their errors reach the logits directly
     /// (llama.cpp keeps them finer too).
     Table,
+    /// Routers stay as they are: a small error would send a token to other experts.
+    Router,
     /// No kernel computes with the file's type.
     NoKernel,
 }
@@ -37,6 +41,9 @@ pub fn held(
         return (ElementType::Q8_0, Some(Instead::NoKernel));
     }
     let (wanted, instead) = match role {
+        MatrixRole::Router if asked.is_some_and(ElementType::is_quantized) => {
+            (found, (found != wanted).then_some(Instead::Router))
+        }
         MatrixRole::Table if four_bits && asked.is_some() => (ElementType::Q8_0, Some(Instead::Table)),
         _ => (wanted, None),
     };
@@ -57,7 +64,7 @@ mod tests {
     fn every_matrix_gets_the_nearest_type_that_fits() {
         use ElementType::*;
         use Instead::{Indivisible, NoKernel};
-        use MatrixRole::{Projection, Table};
+        use MatrixRole::{Projection, Router, Table};
         for (asked, found, columns, role, expected) in [
             (None, Q4_1, 576, Table, (Q4_1, None)),
             (None, Q6K, 512, Projection, (Q8_0, Some(NoKernel))),
@@ -71,6 +78,8 @@ mod tests {
             (Some(Q4K), F32, 1536, Projection, (Q4K, None)),
             (Some(Q4K), Bf16, 40, Projection, (Bf16, Some(Indivisible))),
             (Some(Q4K), Bf16, 40, Table, (Bf16, Some(Indivisible))),
+            (Some(Q4_0), F32, 64, Router, (F32, Some(Instead::Router))),
+            (Some(Bf16), F32, 64, Router, (Bf16, None)),
         ] {
             assert_eq!(held(asked, found, columns, role), expected, "{asked:?} {found} {columns} {role:?}");
         }

@@ -22,6 +22,36 @@ pub(super) fn matmul(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
     Ok(input.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?)
 }
 
+/// The norm of the last dimension. `weight` and bias have its size, or are `[heads, size]`.
+fn normed(input: &Tensor, norm: &Norm, size: usize) -> Result<Tensor> {
+    let input = match norm.kind {
+        NormKind::Rms => input.clone(),
+        NormKind::Layer => input.broadcast_sub(&input.mean_keepdim(D::Minus1)?)?,
+    };
+    let squares = (input.sqr()?.mean_keepdim(D::Minus1)? + f64::from(norm.epsilon))?;
+    let part = |values: &Tensor| values.reshape(((), size));
+    let out = input.broadcast_div(&squares.sqrt()?)?.broadcast_mul(&part(&norm.weight)?)?;
+    match &norm.bias {
+        Some(bias) => Ok(out.broadcast_add(&part(bias)?)?),
+        None => Ok(out),
+    }
+}
+
+pub(super) fn norm(input: &Tensor, norm: &Norm) -> Result<Tensor> {
+    let (_, width) = input.dims2()?;
+    normed(input, norm, width)
+}
+
+pub(super) fn activate(values: &Tensor, activation: Activation) -> Result<Tensor> {
+    Ok(match activation {
+        Activation::Silu => values.silu()?,
+        Activation::Gelu => values.gelu_erf()?,
+        // candle's `gelu` is the tanh approximation.
+        Activation::GeluTanh => values.gelu()?,
+        Activation::Relu => values.relu()?,
+    })
+}
+
 /// The values of a matrix as if it were held as `held`: candle computes with no quantised type on
 /// every device, so those are rounded, and kept in f32.
 pub(super) fn held(matrix: Tensor, found: ElementType, held: ElementType) -> Result<Tensor> {
@@ -53,36 +83,6 @@ pub(super) fn dtype(element: ElementType) -> DType {
         ElementType::F16 => DType::F16,
         _ => DType::F32,
     }
-}
-
-/// The norm of the last dimension. `weight` and bias have its size, or are `[heads, size]`.
-fn normed(input: &Tensor, norm: &Norm, size: usize) -> Result<Tensor> {
-    let input = match norm.kind {
-        NormKind::Rms => input.clone(),
-        NormKind::Layer => input.broadcast_sub(&input.mean_keepdim(D::Minus1)?)?,
-    };
-    let squares = (input.sqr()?.mean_keepdim(D::Minus1)? + f64::from(norm.epsilon))?;
-    let part = |values: &Tensor| values.reshape(((), size));
-    let out = input.broadcast_div(&squares.sqrt()?)?.broadcast_mul(&part(&norm.weight)?)?;
-    match &norm.bias {
-        Some(bias) => Ok(out.broadcast_add(&part(bias)?)?),
-        None => Ok(out),
-    }
-}
-
-pub(super) fn norm(input: &Tensor, norm: &Norm) -> Result<Tensor> {
-    let (_, width) = input.dims2()?;
-    normed(input, norm, width)
-}
-
-pub(super) fn activate(values: &Tensor, activation: Activation) -> Result<Tensor> {
-    Ok(match activation {
-        Activation::Silu => values.silu()?,
-        Activation::Gelu => values.gelu_erf()?,
-        // candle's `gelu` is the tanh approximation.
-        Activation::GeluTanh => values.gelu()?,
-        Activation::Relu => values.relu()?,
-    })
 }
 
 pub(super) fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {

@@ -152,20 +152,11 @@ impl Ops {
     }
 
     /// A projection from matrices on top of one another, and their biases (or none).
-    pub(super) fn linear_from(&self, weights: &[RawMatrix<'_>], biases: &[RawMatrix<'_>]) -> Result<Linear> {
-        self.matrix_from(weights, biases, MatrixRole::Projection)
-    }
-
-    /// The embedding or the output head.
-    pub(super) fn table_from(&self, weights: RawMatrix<'_>) -> Result<Linear> {
-        self.matrix_from(&[weights], &[], MatrixRole::Table)
-    }
-
-    fn matrix_from(
+    pub(super) fn linear_from(
         &self,
         weights: &[RawMatrix<'_>],
-        biases: &[RawMatrix<'_>],
         role: MatrixRole,
+        biases: &[RawMatrix<'_>],
     ) -> Result<Linear> {
         let held: Vec<ElementType> =
             weights.iter().map(|raw| held(self.asked, raw.element, raw.columns, role).0).collect();
