@@ -41,7 +41,7 @@ pub enum Error {
     #[error("{file}: {problem}", file = file.display())]
     Tokenizer { file: PathBuf, problem: String },
 
-    #[error("the model has no tokenizer (looked for in {path}); give token numbers with --prompt-ids", path = path.display())]
+    #[error("the model's tokenizer is missing ({path}); give token numbers with --prompt-ids", path = path.display())]
     NoTokenizer { path: PathBuf },
 
     #[error("no memory for {what}: {cause}")]

@@ -19,7 +19,7 @@ use super::output::{megabytes, print};
 
 #[derive(Args)]
 pub struct InfoArgs {
-    /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
+    /// Folder with config.json and model.safetensors, a GGUF file, or a model of the hub, OWNER/NAME or
     /// OWNER/NAME@REVISION, which is fetched [default: the embedded model]
     #[arg(value_name = "MODEL")]
     positional: Option<PathBuf>,
