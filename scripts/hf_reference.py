@@ -158,6 +158,8 @@ WINDOW = dict(use_sliding_window=True, sliding_window=8)
 TIED = dict(tie_word_embeddings=True)
 UNTIED = dict(tie_word_embeddings=False)
 ODD = dict(vocab_size=131, hidden_size=60, intermediate_size=75, num_attention_heads=3, max_position_embeddings=41)
+# longer than the kernels' blocks of queries and keys
+LONG = [(11 * i * i + 5 * i + 2) % 253 + 2 for i in range(100)]
 
 VARIANTS = {
     "llama_tied": Variant("llama", TIED),
@@ -190,10 +192,12 @@ VARIANTS = {
     # 1 would not do: Transformers' cache then keeps every key
     "mistral_window_of_two": Variant("mistral", dict(sliding_window=2)),
     "mistral_wide_window": Variant("mistral", dict(sliding_window=33, head_dim=24)),
+    "mistral_long_text": Variant("mistral", dict(sliding_window=37), tokens=LONG),
     "mistral_tied": Variant("mistral", TIED),
     "mixtral_window": Variant("mixtral", dict(sliding_window=8)),
     "mixtral_one_expert": Variant("mixtral", dict(num_experts_per_tok=1)),
     "mixtral_all_experts": Variant("mixtral", dict(num_experts_per_tok=4, head_dim=24)),
+    "mixtral_long_text": Variant("mixtral", dict(sliding_window=37), tokens=LONG),
     "mixtral_tied": Variant("mixtral", TIED),
     "qwen2_tied": Variant("qwen2", TIED),
     "qwen2_window": Variant("qwen2", WINDOW | dict(max_window_layers=1)),
@@ -204,6 +208,7 @@ VARIANTS = {
     "qwen3_window": Variant("qwen3", WINDOW | dict(max_window_layers=2)),
     "qwen2_moe_dense_layers": Variant("qwen2_moe", dict(mlp_only_layers=[1])),
     "qwen2_moe_sparse_step": Variant("qwen2_moe", dict(decoder_sparse_step=2)),
+    "qwen2_moe_long_text": Variant("qwen2_moe", tokens=LONG),
     "qwen2_moe_norm": Variant("qwen2_moe", dict(norm_topk_prob=True, num_experts_per_tok=3)),
     "qwen2_moe_no_bias": Variant("qwen2_moe", TIED | dict(qkv_bias=False)),
     "qwen2_moe_window": Variant("qwen2_moe", WINDOW | dict(max_window_layers=2)),
@@ -221,6 +226,7 @@ VARIANTS = {
     "gemma3_text_bias": Variant("gemma3_text", dict(attention_bias=True)),
     "gemma2_no_capping": Variant("gemma2", dict(attn_logit_softcapping=None, final_logit_softcapping=None,
                                                 query_pre_attn_scalar=32)),
+    "gemma2_long_text": Variant("gemma2", tokens=LONG),
     "gemma2_low_capping": Variant("gemma2", dict(attn_logit_softcapping=2.0, final_logit_softcapping=3.0)),
     # no attn_logit_softcapping, which Transformers reads and does not use here
     "gemma3_text_capping": Variant("gemma3_text", dict(final_logit_softcapping=3.0)),
@@ -284,6 +290,7 @@ VARIANTS = {
     "stablelm_parallel": Variant("stablelm", dict(use_parallel_residual=True)),
     "stablelm_everything": Variant("stablelm", TIED | dict(
         use_qkv_bias=True, qk_layernorm=True, use_parallel_residual=True, partial_rotary_factor=1.0)),
+    "stablelm_long_text": Variant("stablelm", dict(qk_layernorm=True), tokens=LONG),
     "stablelm_linear": Variant("stablelm", rope(rope_type="linear", factor=4.0)),
     "stablelm_old_config": Variant("stablelm", {}, dict(
         rope_parameters=None, rope_theta=5000, partial_rotary_factor=0.5)),
@@ -308,6 +315,7 @@ VARIANTS = {
     "falcon_alibi_sixteen_heads": Variant("falcon", dict(alibi=True, num_attention_heads=16)),
     "falcon_alibi_six_heads": Variant("falcon", dict(alibi=True, hidden_size=96, num_attention_heads=6)),
     "falcon_rw": Variant("falcon", dict(alibi=True, bias=True, multi_query=False, parallel_attn=False)),
+    "falcon_alibi_long_text": Variant("falcon", dict(alibi=True, num_attention_heads=16), tokens=LONG),
     "falcon_inner": Variant("falcon", UNTIED | dict(ffn_hidden_size=100, activation="relu")),
     "falcon_new_one_norm": Variant("falcon_new", dict(num_ln_in_parallel_attn=1)),
     "falcon_new_bias": Variant("falcon_new", dict(bias=True, num_kv_heads=4)),
@@ -317,22 +325,26 @@ VARIANTS = {
     "falcon_stored_head": Variant("falcon", tensors=with_head("transformer.word_embeddings.weight")),
     "bloom_six_heads": Variant("bloom", dict(hidden_size=96, n_head=6)),
     "bloom_sixteen_heads": Variant("bloom", dict(n_head=16)),
+    "bloom_long_text": Variant("bloom", dict(n_head=16), tokens=LONG),
     "bloom_untied": Variant("bloom", UNTIED),
     "bloom_base": Variant("bloom", {}, dict(
         hidden_size=None, n_embed=64, n_head=None, num_attention_heads=4), without("transformer.")),
     "gpt_neo_global": Variant("gpt_neo", dict(attention_types=[[["global"], 4]])),
     "gpt_neo_uneven": Variant("gpt_neo", dict(attention_types=[[["global"], 1], [["local"], 3]], window_size=1)),
+    "gpt_neo_long_text": Variant("gpt_neo", tokens=LONG),
     "gpt_neo_inner": Variant("gpt_neo", UNTIED | dict(intermediate_size=100, activation_function="gelu")),
     "gpt_neo_buffers": Variant("gpt_neo", tensors=buffers("transformer.h.%d.attn.attention", "bias", "masked_bias")),
     "smollm3_biases": Variant("smollm3", UNTIED | dict(attention_bias=True, mlp_bias=True)),
     "smollm3_chosen_layers": Variant("smollm3", dict(no_rope_layers=[0, 1, 1, 0, 1])),
     "granite_biases": Variant("granite", TIED | dict(attention_bias=True, mlp_bias=True)),
     "bert_relu": Variant("bert", dict(hidden_act="relu", type_vocab_size=1)),
+    "bert_long_text": Variant("bert", tokens=LONG),
     "bert_gelu_new": Variant("bert", dict(hidden_act="gelu_new", layer_norm_eps=1e-5)),
     "bert_odd_sizes": Variant("bert", ODD),
     "bert_masked_language": Variant("bert", tensors=named_as_tensorflow("bert.")),
     "bert_old_config": Variant("bert", {}, dict(position_embedding_type="absolute")),
     "roberta_padded": Variant("roberta", tokens=[0, 7, 9, 1, 20, 33, 1, 1, 8, 2]),
+    "roberta_long_text": Variant("roberta", tokens=LONG),
     "roberta_another_pad": Variant("roberta", dict(pad_token_id=5, type_vocab_size=1, hidden_act="gelu_new")),
     "roberta_masked_language": Variant("roberta", tensors=under("roberta.")),
     "xlm_roberta_padded": Variant("xlm_roberta", tokens=[0, 7, 9, 1, 20, 33, 1, 1, 8, 2]),

@@ -91,7 +91,6 @@ fn roberta(file: &ConfigFile) -> Result<ModelConfig> {
 }
 
 fn distilbert(file: &ConfigFile) -> Result<ModelConfig> {
-    file.refuse(&["sinusoidal_pos_embds"])?;
     let config = encoder(
         file,
         Defaults {
