@@ -153,6 +153,7 @@ impl Source {
     /// If there are none, or the index is no index, or names a file outside the folder or one that
     /// is missing.
     pub fn weight_files(&self) -> Result<Vec<String>> {
+        // A GGUF file is its own weights file, whatever it is asked for.
         let Source::Folder(folder) = self else { return Ok(vec![WHOLE.into()]) };
         if self.path(WHOLE).is_file() {
             return Ok(vec![WHOLE.into()]);

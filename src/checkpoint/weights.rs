@@ -12,7 +12,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::families::{Family, Rows};
 use super::gguf::header::{Header, TensorInfo};
-use super::gguf::tensor_type::SUPPORTED as SUPPORTED_BY_GGUF;
+use super::gguf::tensor_type::{SUPPORTED as SUPPORTED_BY_GGUF, TensorType};
 use super::source::{Bytes, Source};
 use crate::error::{Error, Result};
 use crate::kernels::matmul::{ElementType, RawMatrix};
@@ -36,13 +36,28 @@ struct WeightFile {
 
 struct TensorPlace {
     file: usize,
-    /// As the file calls it.
-    type_name: String,
-    /// `None`: not a type that we compute with.
+    dtype: StoredType,
+    /// How its values are held, where that is a type we compute with.
     element: Option<ElementType>,
     shape: Vec<usize>,
     start: usize,
     end: usize,
+}
+
+/// A tensor's type, as its file has it.
+#[derive(Clone, Copy)]
+enum StoredType {
+    Safetensors(Dtype),
+    Gguf(&'static TensorType),
+}
+
+impl fmt::Display for StoredType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoredType::Safetensors(dtype) => write!(f, "{dtype:?}"),
+            StoredType::Gguf(tensor_type) => f.write_str(tensor_type.name),
+        }
+    }
 }
 
 impl Weights {
@@ -80,7 +95,7 @@ impl Weights {
     pub fn bytes_by_type(&self) -> BTreeMap<String, usize> {
         let mut sizes = BTreeMap::new();
         for place in self.tensors.values() {
-            *sizes.entry(place.type_name.to_lowercase()).or_insert(0) += place.end - place.start;
+            *sizes.entry(place.dtype.to_string().to_lowercase()).or_insert(0) += place.end - place.start;
         }
         sizes
     }
@@ -116,7 +131,7 @@ impl Weights {
             _ => Err(Error::TensorType {
                 file: file.path.clone(),
                 name: name.into(),
-                found: place.type_name.clone(),
+                found: place.dtype.to_string(),
                 supported: self.supported,
             }),
         }
@@ -321,8 +336,8 @@ fn read_gguf(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> {
     let tensors = Header::read(path, bytes)?.tensors.into_iter();
     Ok(tensors
         .map(|TensorInfo { name, tensor_type, shape, start, end }| {
-            let (type_name, element) = (tensor_type.name.to_owned(), tensor_type.element());
-            (name, TensorPlace { file: 0, type_name, element, shape, start, end })
+            let (dtype, element) = (StoredType::Gguf(tensor_type), tensor_type.element());
+            (name, TensorPlace { file: 0, dtype, element, shape, start, end })
         })
         .collect())
 }
@@ -362,7 +377,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> 
             let (from, to) = info.data_offsets;
             let place = TensorPlace {
                 file: 0,
-                type_name: format!("{:?}", info.dtype),
+                dtype: StoredType::Safetensors(info.dtype),
                 element: element(info.dtype),
                 shape: info.shape.clone(),
                 start: start + from,
