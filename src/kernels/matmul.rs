@@ -3,17 +3,17 @@
 //! [`PackedMatrix`] holds a weight matrix in the order in which the kernel reads it; [`matmul`]
 //! multiplies any number of rows by it. With one row (a generated token) the time goes into
 //! reading the weights once, in one sequential stream a thread; with many (a prompt) into
-//! arithmetic, twelve rows at a time, for which narrow weights are widened to f32 a panel at a time.
-//! Activations are f32 whatever the weights are.
+//! arithmetic, twelve rows at a time, for which weights of 16 bits are widened to f32 a panel at a
+//! time. Quantised weights meet activations that are [quantised](super::quantized_rows) too.
 
 use std::ops::Range;
 
 pub use super::element::ElementType;
 pub use super::packed_matrix::PackedMatrix;
 use super::packed_matrix::{PanelValue, Part, panel_bytes};
-use super::quantized_tile::{
-    tile_q4_0, tile_q4_1, tile_q4_k, tile_q8_0, widen_q4_0, widen_q4_1, widen_q4_k, widen_q8_0,
-};
+use super::quantized_panel::GROUP;
+use super::quantized_rows::QuantizedRows;
+use super::quantized_tile::{QuantizedTile, tile_q4_0, tile_q4_1, tile_q4_k, tile_q8_0};
 pub use super::raw_matrix::RawMatrix;
 use super::threads::SharedSlice;
 use super::tile::{
@@ -33,24 +33,30 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32], out:
     if tokens == 0 {
         return;
     }
-    let mut storage = Vec::new();
-    let packed = pack_rows(pool, input, depth, &mut storage);
     let out = SharedSlice::new(out);
+    let quantized = |part: &&Part| part.element.is_quantized();
+    let mut storage = Vec::new();
+    let mut packed: &[f32] = &[];
+    if !weights.parts().iter().all(|part| quantized(&part)) {
+        packed = pack_rows(pool, input, depth, &mut storage);
+    }
+    let rows = weights.parts().iter().find(quantized).map(|_| QuantizedRows::new(isa, pool, input, depth));
     let mut first_column = 0;
     for part in weights.parts() {
-        let job = Job { isa, pool, depth, tokens, columns, first_column, packed, out: &out, part };
-        let all = TILE_ROWS;
-        match part.element {
-            ElementType::F32 => job.run::<f32>(Kernel { tile: packed_tile_f32, rows: all, widen: None }),
-            ElementType::Bf16 => {
-                job.run(Kernel { tile: packed_tile_bf16, rows: all, widen: Some(widen_bf16) });
+        let job = Job { isa, pool, depth, tokens, columns, first_column, out: &out, part };
+        match (part.element, &rows) {
+            (ElementType::F32, _) => job.run::<f32>(packed, Kernel { tile: packed_tile_f32, widen: None }),
+            (ElementType::Bf16, _) => {
+                job.run(packed, Kernel { tile: packed_tile_bf16, widen: Some(widen_bf16) });
             }
-            ElementType::F16 => job.run(Kernel { tile: packed_tile_f16, rows: all, widen: Some(widen_f16) }),
-            ElementType::Q8_0 => job.run(Kernel { tile: tile_q8_0, rows: 1, widen: Some(widen_q8_0) }),
-            ElementType::Q4_0 => job.run(Kernel { tile: tile_q4_0, rows: 1, widen: Some(widen_q4_0) }),
-            ElementType::Q4_1 => job.run(Kernel { tile: tile_q4_1, rows: 1, widen: Some(widen_q4_1) }),
-            ElementType::Q4K => job.run(Kernel { tile: tile_q4_k, rows: 1, widen: Some(widen_q4_k) }),
-            ElementType::Q5K | ElementType::Q6K => unreachable!("no matrix is packed as {}", part.element),
+            (ElementType::F16, _) => {
+                job.run(packed, Kernel { tile: packed_tile_f16, widen: Some(widen_f16) });
+            }
+            (ElementType::Q8_0, Some(rows)) => job.run_quantized(rows, tile_q8_0),
+            (ElementType::Q4_0, Some(rows)) => job.run_quantized(rows, tile_q4_0),
+            (ElementType::Q4_1, Some(rows)) => job.run_quantized(rows, tile_q4_1),
+            (ElementType::Q4K, Some(rows)) => job.run_quantized(rows, tile_q4_k),
+            (other, _) => unreachable!("no matrix is packed as {other}"),
         }
         first_column += part.rows;
     }
@@ -88,8 +94,6 @@ type Widen<W> = unsafe fn(Isa, &[W], &mut [f32]);
 /// What computes with panels of `W`.
 struct Kernel<W> {
     tile: unsafe fn(Isa, TileArgs<W>),
-    /// The most rows that `tile` takes; more have the panel widened.
-    rows: usize,
     /// `None` where a panel is f32 already.
     widen: Option<Widen<W>>,
 }
@@ -102,13 +106,49 @@ struct Job<'a> {
     /// Of the whole result; those of this part start at `first_column`.
     columns: usize,
     first_column: usize,
-    packed: &'a [f32],
     out: &'a SharedSlice<f32>,
     part: &'a Part,
 }
 
 impl Job<'_> {
-    fn run<W: PanelValue>(&self, kernel: Kernel<W>) {
+    fn run<W: PanelValue>(&self, packed: &[f32], kernel: Kernel<W>) {
+        self.each_panel(|panel, weights, tiles| match kernel.widen {
+            // Several tiles: widen the panel once, instead of once each.
+            Some(widen) if tiles.len() > 1 => {
+                let mut wide = vec![0f32; self.depth * PANEL];
+                // SAFETY: `weights` is a panel of `depth` columns, `wide` is [depth][32].
+                unsafe { widen(self.isa, weights, &mut wide) };
+                self.panel(panel, tiles, |tile| self.tile(packed, &wide, packed_tile_f32, tile));
+            }
+            _ => self.panel(panel, tiles, |tile| self.tile(packed, weights, kernel.tile, tile)),
+        });
+    }
+
+    fn run_quantized(&self, x: &QuantizedRows, kernel: unsafe fn(Isa, QuantizedTile)) {
+        let groups = self.depth / GROUP;
+        self.each_panel(|panel, weights: &[u8], tiles| {
+            self.panel(panel, tiles, |tile: Tile<'_>| {
+                let at = tile.first * groups;
+                let len = tile.rows * groups;
+                let args = QuantizedTile {
+                    rows: tile.rows,
+                    depth: self.depth,
+                    integers: x.integers[tile.first * self.depth..][..tile.rows * self.depth].as_ptr(),
+                    scales: x.scales[at..][..len].as_ptr(),
+                    sums: x.sums[at..][..len].as_ptr(),
+                    integer_sums: x.integer_sums[at..][..len].as_ptr(),
+                    panel: weights.as_ptr(),
+                    out: tile.out.as_mut_ptr(),
+                    out_row: PANEL,
+                };
+                // SAFETY: x holds these rows of `depth` columns, the panel has as many, out is [12][32].
+                unsafe { kernel(self.isa, args) };
+            });
+        });
+    }
+
+    /// Shares panels, and the tiles of rows that each meets, out among the threads.
+    fn each_panel<W: PanelValue>(&self, work: impl Fn(usize, &[W], Range<usize>) + Sync) {
         let panels = self.part.rows.div_ceil(PANEL);
         let tiles = self.tokens.div_ceil(TILE_ROWS);
         let panel_len = panel_bytes(self.part.element, self.depth) / size_of::<W>();
@@ -119,39 +159,33 @@ impl Job<'_> {
         self.pool.for_each(panels * groups, chunk, |task| {
             let (panel, group) = (task / groups, task % groups);
             let weights = &weights[panel * panel_len..(panel + 1) * panel_len];
-            let tiles = group * TILES_PER_TASK..tiles.min((group + 1) * TILES_PER_TASK);
-            match kernel.widen {
-                // Several rows or tiles: widen the panel once, instead of once each.
-                Some(widen) if tiles.len() > 1 || self.tokens.min(TILE_ROWS) > kernel.rows => {
-                    let mut wide = vec![0f32; self.depth * PANEL];
-                    // SAFETY: `weights` is a panel of `depth` columns, `wide` is [depth][32].
-                    unsafe { widen(self.isa, weights, &mut wide) };
-                    self.panel(panel, &wide, tiles, packed_tile_f32);
-                }
-                _ => self.panel(panel, weights, tiles, kernel.tile),
-            }
+            work(panel, weights, group * TILES_PER_TASK..tiles.min((group + 1) * TILES_PER_TASK));
         });
     }
 
+    fn tile<W>(&self, packed: &[f32], weights: &[W], kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile<'_>) {
+        let x = &packed[tile.first * self.depth..(tile.first + tile.rows) * self.depth];
+        let args = TileArgs {
+            rows: tile.rows,
+            depth: self.depth,
+            x: x.as_ptr(),
+            panel: weights.as_ptr(),
+            out: tile.out.as_mut_ptr(),
+            out_row: PANEL,
+        };
+        // SAFETY: x is [depth][rows], the panel has `depth` columns, the result is [12][32].
+        unsafe { kernel(self.isa, args) };
+    }
+
     /// All columns of one panel, for a range of tiles.
-    fn panel<W>(&self, panel: usize, weights: &[W], tiles: Range<usize>, tile: unsafe fn(Isa, TileArgs<W>)) {
+    fn panel(&self, panel: usize, tiles: Range<usize>, compute: impl Fn(Tile<'_>)) {
         let first_column = self.first_column + panel * PANEL;
         let width = PANEL.min(self.part.rows - panel * PANEL);
         for tile_index in tiles {
             let first = tile_index * TILE_ROWS;
             let rows = TILE_ROWS.min(self.tokens - first);
-            let x = &self.packed[first * self.depth..(first + rows) * self.depth];
             let mut result = [0f32; TILE_ROWS * PANEL];
-            let args = TileArgs {
-                rows,
-                depth: self.depth,
-                x: x.as_ptr(),
-                panel: weights.as_ptr(),
-                out: result.as_mut_ptr(),
-                out_row: PANEL,
-            };
-            // SAFETY: x is [depth][rows], the panel has `depth` columns, the result is [12][32].
-            unsafe { tile(self.isa, args) };
+            compute(Tile { first, rows, out: &mut result });
             for (row, result) in result.chunks_exact(PANEL).take(rows).enumerate() {
                 // SAFETY: a task owns its panel's columns of its tiles' rows.
                 let out = unsafe { self.out.part((first + row) * self.columns + first_column, width) };
@@ -159,6 +193,13 @@ impl Job<'_> {
             }
         }
     }
+}
+
+/// Some rows of x, and where their products with a panel go: `[rows][32]`.
+struct Tile<'a> {
+    first: usize,
+    rows: usize,
+    out: &'a mut [f32; TILE_ROWS * PANEL],
 }
 
 #[cfg(test)]
@@ -192,7 +233,19 @@ mod tests {
         RawMatrix { rows, columns, element, bytes }
     }
 
-    /// The definition, in f64, over the weights as they are held.
+    /// What quantised weights meet: the nearest of 255 values in each group of 32.
+    fn rounded(input: &[f32]) -> Vec<f32> {
+        input
+            .chunks(32)
+            .flat_map(|group| {
+                let scale = group.iter().fold(0f32, |a, b| a.max(b.abs())) / 127.0;
+                let inverse = 1.0 / scale;
+                group.iter().map(move |value| (value * inverse).round_ties_even() * scale)
+            })
+            .collect()
+    }
+
+    /// The definition, in f64, over weights and inputs as they are held.
     fn defined(raw: &RawMatrix<'_>, input: &[f32]) -> Vec<(f64, f64)> {
         input
             .chunks_exact(raw.columns)
@@ -229,8 +282,9 @@ mod tests {
                     let input = values(tokens * columns, 2);
                     let mut out = vec![f32::NAN; tokens * rows];
                     matmul(isa, &pool, &weights, &input, &mut out);
+                    let held = if element.is_quantized() { rounded(&input) } else { input.clone() };
                     let bound = 2.0 * columns as f64 * f64::from(f32::EPSILON);
-                    for (at, (ours, (sum, size))) in out.iter().zip(defined(&raw, &input)).enumerate() {
+                    for (at, (ours, (sum, size))) in out.iter().zip(defined(&raw, &held)).enumerate() {
                         let error = (f64::from(*ours) - sum).abs();
                         assert!(
                             error <= bound * size,

@@ -18,6 +18,7 @@ mod memory;
 mod packed_matrix;
 pub mod quantize;
 mod quantized_panel;
+mod quantized_rows;
 mod quantized_tile;
 mod raw_matrix;
 pub mod simd;

@@ -1,8 +1,8 @@
-//! The tile of one row over a [quantised panel](super::quantized_panel), and the same weights
-//! widened to f32 for the many rows of a prompt.
+//! The tile over a [quantised panel](super::quantized_panel): rows of bytes times rows of bytes.
 //!
-//! Both decode a weight to the same f32 (the products of scale and integer are exact; a minimum
-//! rounds once), and both sum over k in order: a row gets the same bits alone and among others.
+//! In each group of 32 columns the products of integers are summed exactly, in i32; scales and
+//! minima then turn the sum into f32, which is added to the groups before it in order. So a row gets
+//! the same bits alone and among others, and a group's sum is the same on every tier.
 
 // As in `tile`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -13,36 +13,37 @@ use super::PANEL;
 use super::element::ElementType;
 use super::quantized_panel::{GROUP, Layout};
 use super::simd::{Simd, dispatch};
-use super::tile::{TileArgs, prefetch_ahead};
+use super::tile::prefetch_ahead;
 
-/// A type of quantised weights, as its panels hold it.
+/// Where a tile reads and writes; x lies as [`QuantizedRows`](super::quantized_rows::QuantizedRows)
+/// says, `out` is `[rows]` of 32, `out_row` apart.
+#[derive(Clone, Copy)]
+pub(super) struct QuantizedTile {
+    pub rows: usize,
+    pub depth: usize,
+    pub integers: *const i8,
+    pub scales: *const f32,
+    pub sums: *const f32,
+    pub integer_sums: *const i32,
+    pub panel: *const u8,
+    pub out: *mut f32,
+    pub out_row: usize,
+}
+
+/// A type of quantised weights, as its panels hold it: weight = (integer − bias) · factor + summand.
 pub(super) trait Quantized: 'static {
     const LAYOUT: Layout;
+    /// Whether integers have 4 bits; else 8, biased by 128.
+    const NIBBLES: bool = true;
+    const BIAS: i32 = 0;
+    const HAS_SUMMAND: bool = true;
 
-    /// The factor and the summand of a vector of rows: weight = integer · factor + summand. `block`
-    /// and `group` are where those start, `first` is the vector's first row.
+    /// The factor and the summand of a vector of rows. `block` and `group` are where those start,
+    /// `first` is the vector's first row.
     ///
     /// # Safety
     /// As [`Simd::load`].
     unsafe fn factors<S: Simd>(block: *const u8, group: *const u8, first: usize) -> (S::Vector, S::Vector);
-
-    /// The weights of a vector of rows, in one column.
-    ///
-    /// # Safety
-    /// As [`Simd::load`].
-    #[inline(always)]
-    unsafe fn weights<S: Simd>(
-        column: *const u8,
-        first: usize,
-        (factor, summand): (S::Vector, S::Vector),
-    ) -> S::Vector {
-        let integers = if first < PANEL / 2 {
-            S::load_low_nibbles(column.add(first))
-        } else {
-            S::load_high_nibbles(column.add(first - PANEL / 2))
-        };
-        S::fma(integers, factor, summand)
-    }
 }
 
 pub(super) struct Q8_0;
@@ -52,29 +53,23 @@ pub(super) struct Q4K;
 
 impl Quantized for Q8_0 {
     const LAYOUT: Layout = Layout::of(ElementType::Q8_0);
+    const NIBBLES: bool = false;
+    const HAS_SUMMAND: bool = false;
 
     #[inline(always)]
     unsafe fn factors<S: Simd>(_: *const u8, group: *const u8, first: usize) -> (S::Vector, S::Vector) {
         (S::load_f16(group.cast::<f16>().add(first)), S::splat(0.0))
     }
-
-    #[inline(always)]
-    unsafe fn weights<S: Simd>(
-        column: *const u8,
-        first: usize,
-        (factor, _): (S::Vector, S::Vector),
-    ) -> S::Vector {
-        S::mul(S::load_i8(column.cast::<i8>().add(first)), factor)
-    }
 }
 
 impl Quantized for Q4_0 {
     const LAYOUT: Layout = Layout::of(ElementType::Q4_0);
+    const BIAS: i32 = 8;
+    const HAS_SUMMAND: bool = false;
 
     #[inline(always)]
     unsafe fn factors<S: Simd>(_: *const u8, group: *const u8, first: usize) -> (S::Vector, S::Vector) {
-        let scale = S::load_f16(group.cast::<f16>().add(first));
-        (scale, S::mul(scale, S::splat(-8.0)))
+        (S::load_f16(group.cast::<f16>().add(first)), S::splat(0.0))
     }
 }
 
@@ -102,103 +97,145 @@ impl Quantized for Q4K {
     }
 }
 
-/// The tile and the widening of each type.
 macro_rules! kernels {
-    ($($type:ty, $tile:ident, $widen:ident;)*) => {$(
+    ($($type:ty, $tile:ident;)*) => {$(
         dispatch!(
-            /// One row of x times a panel.
+            /// Rows of x times a panel.
             ///
             /// # Safety
-            /// `args.x` is `[depth]`, the panel holds `depth` columns in whole blocks, `args.out` is
-            /// `[32]`; `rows` is 1.
-            pub(super) fn $tile = self::tile_body [$type] (args: TileArgs<u8>)
-        );
-        dispatch!(
-            /// Widens a panel to `[columns][32]`.
-            ///
-            /// # Safety
-            /// None beyond the tier's instructions.
-            pub(super) fn $widen = self::widen_body [$type] (from: &[u8], to: &mut [f32])
+            /// The pointers of `args` are valid for what [`QuantizedTile`] says; `rows` is 1 to 12,
+            /// `depth` a whole number of blocks.
+            pub(super) fn $tile = self::tile_body [$type] (args: QuantizedTile)
         );
     )*};
 }
 kernels! {
-    Q8_0, tile_q8_0, widen_q8_0;
-    Q4_0, tile_q4_0, widen_q4_0;
-    Q4_1, tile_q4_1, widen_q4_1;
-    Q4K, tile_q4_k, widen_q4_k;
+    Q8_0, tile_q8_0;
+    Q4_0, tile_q4_0;
+    Q4_1, tile_q4_1;
+    Q4K, tile_q4_k;
 }
 
+/// Splits a tile so that its sums fit the registers: 12 of 32 on AVX-512 (and as many again in f32),
+/// 8 of 16 on AVX2.
 #[inline(always)]
-unsafe fn tile_body<S: Simd, Q: Quantized>(args: TileArgs<u8>) {
-    // A panel's width in vectors.
-    if S::LANES == 16 { row::<S, Q, 2>(args) } else { row::<S, Q, 4>(args) }
+unsafe fn tile_body<S: Simd, Q: Quantized>(args: QuantizedTile) {
+    let mut row = 0;
+    while row < args.rows {
+        let left = args.rows - row;
+        if S::LANES == 16 {
+            match left {
+                1 => rows::<S, Q, 1, 2>(args, row, 0),
+                2 => rows::<S, Q, 2, 2>(args, row, 0),
+                3 => rows::<S, Q, 3, 2>(args, row, 0),
+                4 => rows::<S, Q, 4, 2>(args, row, 0),
+                5 => rows::<S, Q, 5, 2>(args, row, 0),
+                _ => rows::<S, Q, 6, 2>(args, row, 0),
+            }
+            row += 6;
+        } else if left == 1 {
+            rows::<S, Q, 1, 4>(args, row, 0);
+            row += 1;
+        } else {
+            // The first 8 rows of a half and the second 8: their low nibbles are those vectors.
+            for half in [0, 1] {
+                match left {
+                    2 => rows::<S, Q, 2, 2>(args, row, half),
+                    3 => rows::<S, Q, 3, 2>(args, row, half),
+                    _ => rows::<S, Q, 4, 2>(args, row, half),
+                }
+            }
+            row += 4;
+        }
+    }
 }
 
+/// `ROWS` rows of x times `VECTORS` vectors of the panel's rows, from vector `VECTORS · part` on.
 #[inline(always)]
-unsafe fn row<S: Simd, Q: Quantized, const VECTORS: usize>(args: TileArgs<u8>) {
+unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
+    args: QuantizedTile,
+    first_row: usize,
+    part: usize,
+) {
     let layout = Q::LAYOUT;
-    let mut sums = [S::splat(0.0); VECTORS];
-    let mut x = args.x;
+    let first = part * VECTORS * S::LANES;
+    let bias = if Q::NIBBLES { Q::BIAS } else { S::DOT_BIAS };
+    let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
+    let mut integers = args.integers.add(first_row * 4);
+    let mut at = first_row;
     for block in 0..args.depth / (GROUP * layout.groups) {
         let block = args.panel.add(block * layout.block());
         for group in 0..layout.groups {
             let group = block.add(layout.header + group * layout.group());
-            let factors = factors::<S, Q, VECTORS>(block, group);
-            let mut column = group.add(layout.group_header);
-            let columns_in_line = 64 / layout.column;
-            for _ in 0..GROUP / columns_in_line {
-                prefetch_ahead(column);
-                for _ in 0..columns_in_line {
-                    let value = S::splat(*x);
-                    for (vector, sum) in sums.iter_mut().enumerate() {
-                        let weights = Q::weights::<S>(column, vector * S::LANES, factors[vector]);
-                        *sum = S::fma(value, weights, *sum);
+            let mut sums = [[S::splat_i32(0); VECTORS]; ROWS];
+            if bias != 0 {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    *sums = [S::splat_i32(-bias * *args.integer_sums.add(at + row)); VECTORS];
+                }
+            }
+            let mut quad = group.add(layout.group_header);
+            for _ in 0..GROUP / 4 {
+                if ROWS == 1 {
+                    prefetch_ahead(quad);
+                    if !Q::NIBBLES {
+                        prefetch_ahead(quad.add(64));
                     }
-                    column = column.add(layout.column);
-                    x = x.add(1);
+                }
+                let weights = weights::<S, Q, VECTORS>(quad, part);
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let x = S::splat_bytes(integers.add(row * 4));
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = if Q::NIBBLES {
+                            S::dot_nibbles(*sum, weights, x)
+                        } else {
+                            S::dot_bytes(*sum, weights, x)
+                        };
+                    }
+                }
+                quad = quad.add(layout.quad);
+                integers = integers.add(args.rows * 4);
+            }
+            for vector in 0..VECTORS {
+                let (factor, summand) = Q::factors::<S>(block, group, first + vector * S::LANES);
+                for (row, (totals, sums)) in totals.iter_mut().zip(sums).enumerate() {
+                    let scale = S::mul(factor, S::splat(*args.scales.add(at + row)));
+                    let mut total = S::fma(S::to_f32(sums[vector]), scale, totals[vector]);
+                    if Q::HAS_SUMMAND {
+                        total = S::fma(summand, S::splat(*args.sums.add(at + row)), total);
+                    }
+                    totals[vector] = total;
                 }
             }
+            at += args.rows;
         }
     }
-    for (vector, sum) in sums.iter().enumerate() {
-        S::store(args.out.add(vector * S::LANES), *sum);
-    }
-}
-
-#[inline(always)]
-unsafe fn factors<S: Simd, Q: Quantized, const VECTORS: usize>(
-    block: *const u8,
-    group: *const u8,
-) -> [(S::Vector, S::Vector); VECTORS] {
-    let mut factors = [(S::splat(0.0), S::splat(0.0)); VECTORS];
-    for (vector, factors) in factors.iter_mut().enumerate() {
-        *factors = Q::factors::<S>(block, group, vector * S::LANES);
-    }
-    factors
-}
-
-#[inline(always)]
-unsafe fn widen_body<S: Simd, Q: Quantized>(from: &[u8], to: &mut [f32]) {
-    if S::LANES == 16 { widen::<S, Q, 2>(from, to) } else { widen::<S, Q, 4>(from, to) }
-}
-
-#[inline(always)]
-unsafe fn widen<S: Simd, Q: Quantized, const VECTORS: usize>(from: &[u8], to: &mut [f32]) {
-    let layout = Q::LAYOUT;
-    let blocks = from.chunks_exact(layout.block());
-    for (block, to) in blocks.zip(to.chunks_exact_mut(layout.groups * GROUP * PANEL)) {
-        let groups = block[layout.header..].chunks_exact(layout.group());
-        for (group, to) in groups.zip(to.chunks_exact_mut(GROUP * PANEL)) {
-            let factors = factors::<S, Q, VECTORS>(block.as_ptr(), group.as_ptr());
-            let columns = group[layout.group_header..].chunks_exact(layout.column);
-            for (column, to) in columns.zip(to.chunks_exact_mut(PANEL)) {
-                for (vector, factors) in factors.iter().enumerate() {
-                    let first = vector * S::LANES;
-                    let weights = Q::weights::<S>(column.as_ptr(), first, *factors);
-                    S::store(to.as_mut_ptr().add(first), weights);
-                }
-            }
+    for (row, totals) in totals.iter().enumerate() {
+        let out = args.out.add((first_row + row) * args.out_row + first);
+        for (vector, total) in totals.iter().enumerate() {
+            S::store(out.add(vector * S::LANES), *total);
         }
     }
+}
+
+/// Some vectors of four columns' integers.
+#[inline(always)]
+unsafe fn weights<S: Simd, Q: Quantized, const VECTORS: usize>(
+    quad: *const u8,
+    part: usize,
+) -> [S::Bytes; VECTORS] {
+    let mut weights = [S::load_bytes(quad); VECTORS];
+    if !Q::NIBBLES {
+        for (vector, weights) in weights.iter_mut().enumerate() {
+            *weights = S::load_bytes(quad.add((part * VECTORS + vector) * S::LANES * 4));
+        }
+        return weights;
+    }
+    // Vectors that hold a half of the panel's rows: their bytes hold the other half too.
+    let halves = PANEL / 2 / S::LANES;
+    for (vector, weights) in weights.iter_mut().enumerate() {
+        let vector = part * VECTORS + vector;
+        let (low, high) = S::nibbles(S::load_bytes(quad.add(vector % halves * S::LANES * 4)));
+        *weights = if vector < halves { low } else { high };
+    }
+    weights
 }

@@ -1,4 +1,5 @@
-//! Vectors of f32 in three tiers: plain Rust, AVX2 with FMA and F16C, AVX-512.
+//! Vectors in four tiers: plain Rust, AVX2 with FMA and F16C, AVX-512, and that with VNNI, which
+//! multiplies bytes.
 //!
 //! Kernels are written once over [`Simd`] and compiled once per tier; [`Isa`] says which tier to
 //! run. An [`Isa`] value exists only for a tier that this CPU has, so passing one is the proof
@@ -23,6 +24,8 @@ pub(super) enum Tier {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
 }
 
 impl Isa {
@@ -43,6 +46,9 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                 {
                     found.push(Isa(Tier::Avx512));
+                    if is_x86_feature_detected!("avx512vnni") {
+                        found.push(Isa(Tier::Avx512Vnni));
+                    }
                 }
             }
         }
@@ -67,7 +73,7 @@ impl Isa {
         }
     }
 
-    /// `plain`, `avx2` or `avx512`.
+    /// `plain`, `avx2`, `avx512` or `avx512vnni`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Tier::Plain => "plain",
@@ -75,6 +81,8 @@ impl Isa {
             Tier::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni => "avx512vnni",
         }
     }
 
@@ -111,6 +119,13 @@ macro_rules! dispatch {
                 // SAFETY: the caller's promises are passed on unchanged.
                 unsafe { body::<$crate::kernels::simd::Avx512, $($generic),*>($($arg),*) }
             }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn avx512vnni($($arg: $type),*) $(-> $ret)? {
+                // SAFETY: the caller's promises are passed on unchanged.
+                unsafe { body::<$crate::kernels::simd::Avx512Vnni, $($generic),*>($($arg),*) }
+            }
             // SAFETY: an `Isa` exists only where the CPU has its instructions.
             unsafe {
                 match isa.tier() {
@@ -121,6 +136,8 @@ macro_rules! dispatch {
                     $crate::kernels::simd::Tier::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::kernels::simd::Tier::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::kernels::simd::Tier::Avx512Vnni => avx512vnni($($arg),*),
                 }
             }
         }
@@ -128,24 +145,25 @@ macro_rules! dispatch {
 }
 pub(super) use dispatch;
 
-/// A vector of `LANES` f32 and what the kernels do with it.
+/// A vector of `LANES` f32, or of as many i32 or groups of four bytes, and what the kernels do with it.
 ///
 /// # Safety
 /// Every method may run only where the tier's instructions exist; pointers must be valid for
 /// `LANES` elements (they need no alignment).
 pub(super) trait Simd: Copy + 'static {
     type Vector: Copy;
+    type Integers: Copy;
+    /// Four bytes a lane.
+    type Bytes: Copy;
     const LANES: usize;
+    /// What [`dot_bytes`](Self::dot_bytes) takes weights to be biased by.
+    const DOT_BIAS: i32;
 
     unsafe fn splat(value: f32) -> Self::Vector;
     unsafe fn load(from: *const f32) -> Self::Vector;
     unsafe fn load_bf16(from: *const half::bf16) -> Self::Vector;
     unsafe fn load_f16(from: *const half::f16) -> Self::Vector;
     unsafe fn load_i8(from: *const i8) -> Self::Vector;
-    /// The low four bits of each byte.
-    unsafe fn load_low_nibbles(from: *const u8) -> Self::Vector;
-    /// The high four bits of each byte.
-    unsafe fn load_high_nibbles(from: *const u8) -> Self::Vector;
     unsafe fn store(to: *mut f32, value: Self::Vector);
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -162,6 +180,19 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn zero_below(x: Self::Vector, limit: Self::Vector, value: Self::Vector) -> Self::Vector;
     unsafe fn sum(a: Self::Vector) -> f32;
     unsafe fn maximum(a: Self::Vector) -> f32;
+
+    unsafe fn splat_i32(value: i32) -> Self::Integers;
+    unsafe fn to_f32(a: Self::Integers) -> Self::Vector;
+    /// Loads four bytes a lane.
+    unsafe fn load_bytes(from: *const u8) -> Self::Bytes;
+    /// The same four bytes in each lane.
+    unsafe fn splat_bytes(from: *const i8) -> Self::Bytes;
+    /// The low four bits of each byte, and the high ones.
+    unsafe fn nibbles(a: Self::Bytes) -> (Self::Bytes, Self::Bytes);
+    /// `sum + Σ weight · x` over each lane's four bytes; weights of 0 to 15, x of −127 to 127.
+    unsafe fn dot_nibbles(sum: Self::Integers, weights: Self::Bytes, x: Self::Bytes) -> Self::Integers;
+    /// `sum + Σ (weight − 128 + DOT_BIAS) · x` over each lane's four bytes; x of −127 to 127.
+    unsafe fn dot_bytes(sum: Self::Integers, weights: Self::Bytes, x: Self::Bytes) -> Self::Integers;
 
     /// eˣ, relative error below 2⁻²²; 0 below −87.3 (and for −∞), e⁸⁸ above 88, NaN for NaN.
     ///
@@ -197,9 +228,21 @@ fn zip(a: [f32; 8], b: [f32; 8], op: impl Fn(f32, f32) -> f32) -> [f32; 8] {
     std::array::from_fn(|lane| op(a[lane], b[lane]))
 }
 
+/// `sum + Σ (weight − bias) · x` in each lane.
+#[inline(always)]
+fn dot(sum: [i32; 8], weights: [[u8; 4]; 8], x: [[u8; 4]; 8], bias: i32) -> [i32; 8] {
+    std::array::from_fn(|lane| {
+        let products = weights[lane].into_iter().zip(x[lane]);
+        products.fold(sum[lane], |sum, (w, x)| sum + (i32::from(w) - bias) * i32::from(x as i8))
+    })
+}
+
 impl Simd for Plain {
     type Vector = [f32; 8];
+    type Integers = [i32; 8];
+    type Bytes = [[u8; 4]; 8];
     const LANES: usize = 8;
+    const DOT_BIAS: i32 = 0;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> [f32; 8] {
@@ -222,14 +265,6 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> [f32; 8] {
         from.cast::<[i8; 8]>().read_unaligned().map(f32::from)
-    }
-    #[inline(always)]
-    unsafe fn load_low_nibbles(from: *const u8) -> [f32; 8] {
-        from.cast::<[u8; 8]>().read_unaligned().map(|byte| f32::from(byte & 15))
-    }
-    #[inline(always)]
-    unsafe fn load_high_nibbles(from: *const u8) -> [f32; 8] {
-        from.cast::<[u8; 8]>().read_unaligned().map(|byte| f32::from(byte >> 4))
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: [f32; 8]) {
@@ -276,10 +311,38 @@ impl Simd for Plain {
     unsafe fn maximum(a: [f32; 8]) -> f32 {
         a.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
     }
+    #[inline(always)]
+    unsafe fn splat_i32(value: i32) -> [i32; 8] {
+        [value; 8]
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: [i32; 8]) -> [f32; 8] {
+        a.map(|value| value as f32)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> [[u8; 4]; 8] {
+        from.cast::<[[u8; 4]; 8]>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn splat_bytes(from: *const i8) -> [[u8; 4]; 8] {
+        [from.cast::<[u8; 4]>().read_unaligned(); 8]
+    }
+    #[inline(always)]
+    unsafe fn nibbles(a: [[u8; 4]; 8]) -> ([[u8; 4]; 8], [[u8; 4]; 8]) {
+        (a.map(|bytes| bytes.map(|byte| byte & 15)), a.map(|bytes| bytes.map(|byte| byte >> 4)))
+    }
+    #[inline(always)]
+    unsafe fn dot_nibbles(sum: [i32; 8], weights: [[u8; 4]; 8], x: [[u8; 4]; 8]) -> [i32; 8] {
+        dot(sum, weights, x, 0)
+    }
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: [i32; 8], weights: [[u8; 4]; 8], x: [[u8; 4]; 8]) -> [i32; 8] {
+        dot(sum, weights, x, 128)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(super) use x86::{Avx2, Avx512, Avx512Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,4 +1,4 @@
-//! [`Simd`] on x86-64: AVX2 with FMA and F16C, and AVX-512.
+//! [`Simd`] on x86-64: AVX2 with FMA and F16C, and AVX-512 with VNNI and without.
 
 // As in the parent: unsafe because of the CPU's instructions, which `Isa` proves.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -12,7 +12,10 @@ pub(in crate::kernels) struct Avx2;
 
 impl Simd for Avx2 {
     type Vector = __m256;
+    type Integers = __m256i;
+    type Bytes = __m256i;
     const LANES: usize = 8;
+    const DOT_BIAS: i32 = 0;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m256 {
@@ -34,16 +37,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> __m256 {
         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())))
-    }
-    #[inline(always)]
-    unsafe fn load_low_nibbles(from: *const u8) -> __m256 {
-        let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
-        _mm256_cvtepi32_ps(_mm256_and_si256(wide, _mm256_set1_epi32(15)))
-    }
-    #[inline(always)]
-    unsafe fn load_high_nibbles(from: *const u8) -> __m256 {
-        let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
-        _mm256_cvtepi32_ps(_mm256_srli_epi32(wide, 4))
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m256) {
@@ -94,14 +87,54 @@ impl Simd for Avx2 {
         let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
     }
+    #[inline(always)]
+    unsafe fn splat_i32(value: i32) -> __m256i {
+        _mm256_set1_epi32(value)
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: __m256i) -> __m256 {
+        _mm256_cvtepi32_ps(a)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> __m256i {
+        _mm256_loadu_si256(from.cast())
+    }
+    #[inline(always)]
+    unsafe fn splat_bytes(from: *const i8) -> __m256i {
+        _mm256_set1_epi32(from.cast::<i32>().read_unaligned())
+    }
+    #[inline(always)]
+    unsafe fn nibbles(a: __m256i) -> (__m256i, __m256i) {
+        let low = _mm256_set1_epi8(15);
+        (_mm256_and_si256(a, low), _mm256_and_si256(_mm256_srli_epi16(a, 4), low))
+    }
+    #[inline(always)]
+    unsafe fn dot_nibbles(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+        let pairs = _mm256_maddubs_epi16(weights, x);
+        _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+    // Weights' sizes as unsigned bytes, their signs given to x: pairs reach 2 · 128 · 127, and fit.
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+        let signed = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
+        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(x, signed));
+        _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
 }
 
+/// AVX-512, with VNNI or without.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Avx512;
+pub(in crate::kernels) struct WithAvx512<const VNNI: bool>;
 
-impl Simd for Avx512 {
+pub(in crate::kernels) type Avx512 = WithAvx512<false>;
+pub(in crate::kernels) type Avx512Vnni = WithAvx512<true>;
+
+impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     type Vector = __m512;
+    type Integers = __m512i;
+    type Bytes = __m512i;
     const LANES: usize = 16;
+    const DOT_BIAS: i32 = if VNNI { 128 } else { 0 };
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m512 {
@@ -123,16 +156,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> __m512 {
         _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
-    }
-    // A nibble chooses one of the sixteen numbers, which takes one instruction: no mask, no conversion.
-    #[inline(always)]
-    unsafe fn load_low_nibbles(from: *const u8) -> __m512 {
-        _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())), zero_to_fifteen())
-    }
-    #[inline(always)]
-    unsafe fn load_high_nibbles(from: *const u8) -> __m512 {
-        let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
-        _mm512_permutexvar_ps(_mm512_srli_epi32(wide, 4), zero_to_fifteen())
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m512) {
@@ -179,9 +202,45 @@ impl Simd for Avx512 {
     unsafe fn maximum(a: __m512) -> f32 {
         _mm512_reduce_max_ps(a)
     }
-}
-
-#[inline(always)]
-unsafe fn zero_to_fifteen() -> __m512 {
-    _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0)
+    #[inline(always)]
+    unsafe fn splat_i32(value: i32) -> __m512i {
+        _mm512_set1_epi32(value)
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: __m512i) -> __m512 {
+        _mm512_cvtepi32_ps(a)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> __m512i {
+        _mm512_loadu_si512(from.cast())
+    }
+    #[inline(always)]
+    unsafe fn splat_bytes(from: *const i8) -> __m512i {
+        _mm512_set1_epi32(from.cast::<i32>().read_unaligned())
+    }
+    #[inline(always)]
+    unsafe fn nibbles(a: __m512i) -> (__m512i, __m512i) {
+        let low = _mm512_set1_epi8(15);
+        (_mm512_and_si512(a, low), _mm512_and_si512(_mm512_srli_epi16(a, 4), low))
+    }
+    #[inline(always)]
+    unsafe fn dot_nibbles(sum: __m512i, weights: __m512i, x: __m512i) -> __m512i {
+        if VNNI {
+            return _mm512_dpbusd_epi32(sum, weights, x);
+        }
+        let pairs = _mm512_maddubs_epi16(weights, x);
+        _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+    }
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: __m512i, weights: __m512i, x: __m512i) -> __m512i {
+        if VNNI {
+            return _mm512_dpbusd_epi32(sum, weights, x);
+        }
+        // As on AVX2; below zero are the weights whose biased byte has no high bit.
+        let signed = _mm512_xor_si512(weights, _mm512_set1_epi8(-128));
+        let negative = _mm512_movepi8_mask(signed);
+        let x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
+        let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(signed), x);
+        _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+    }
 }

@@ -3,7 +3,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::{AttentionShape, HeadNorms, Norm};
+use super::{AttentionShape, CandleMatrix, HeadNorms, Norm};
 use crate::error::Result;
 use crate::kernels::blocks;
 use crate::kernels::elementwise::{Activation, NormKind};
@@ -14,12 +14,30 @@ use crate::model::observer::{AttentionObserver, AttentionRows};
 use crate::model::position::Angles;
 use crate::model::step::Step;
 
-/// `[tokens, inputs] · [outputs, inputs]ᵀ`, in f32 on the CPU, in the weights' type elsewhere.
-pub(super) fn matmul(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    if matches!(input.device(), Device::Cpu) {
-        return Ok(input.matmul(&weight.to_dtype(DType::F32)?.t()?)?);
-    }
-    Ok(input.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?)
+/// `[tokens, inputs] · [outputs, inputs]ᵀ` for each matrix, side by side; in f32 on the CPU, in the
+/// weights' type elsewhere.
+pub(super) fn matmul(input: &Tensor, matrices: &[CandleMatrix]) -> Result<Tensor> {
+    let product = |matrix: &CandleMatrix| -> Result<Tensor> {
+        let (values, quantized) = (&matrix.values, matrix.quantized);
+        let input = if quantized { rounded(input)? } else { input.clone() };
+        if matches!(input.device(), Device::Cpu) {
+            return Ok(input.matmul(&values.to_dtype(DType::F32)?.t()?)?);
+        }
+        Ok(input.to_dtype(values.dtype())?.matmul(&values.t()?)?.to_dtype(DType::F32)?)
+    };
+    let products = matrices.iter().map(product).collect::<Result<Vec<_>>>()?;
+    if products.len() == 1 { Ok(products[0].clone()) } else { Ok(Tensor::cat(&products, 1)?) }
+}
+
+/// Values as quantised weights meet them: of each group of 32, the nearest multiples of its largest
+/// value / 127.
+fn rounded(input: &Tensor) -> Result<Tensor> {
+    const GROUP: usize = 32;
+    let (tokens, width) = input.dims2()?;
+    let groups = input.reshape((tokens, width / GROUP, GROUP))?;
+    let scale = (groups.abs()?.max_keepdim(D::Minus1)? / 127.0)?;
+    let integers = groups.broadcast_div(&scale.maximum(f32::MIN_POSITIVE)?)?.round()?;
+    Ok(integers.broadcast_mul(&scale)?.reshape((tokens, width))?)
 }
 
 /// The norm of the last dimension. `weight` and bias have its size, or are `[heads, size]`.
@@ -65,15 +83,6 @@ pub(super) fn held(matrix: Tensor, found: ElementType, held: ElementType) -> Res
     let mut rounded = vec![0f32; values.len()];
     blocks::dequantize(held, &quantized(held, &values), &mut rounded);
     Ok(Tensor::from_vec(rounded, matrix.shape(), matrix.device())?)
-}
-
-/// Matrices on top of one another; in f32 where their types differ.
-pub(super) fn stack(parts: &[Tensor]) -> Result<Tensor> {
-    if parts.windows(2).all(|pair| pair[0].dtype() == pair[1].dtype()) {
-        return Ok(Tensor::cat(parts, 0)?);
-    }
-    let parts = parts.iter().map(|part| part.to_dtype(DType::F32)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Tensor::cat(&parts, 0)?)
 }
 
 /// candle's name for a type; f32 for the quantised ones, which it holds decoded.

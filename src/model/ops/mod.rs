@@ -53,8 +53,14 @@ pub(super) struct Linear {
 
 enum Weight {
     Packed(PackedMatrix),
-    /// `[outputs, inputs]`
-    Candle(Tensor),
+    /// On top of one another.
+    Candle(Vec<CandleMatrix>),
+}
+
+/// A matrix `[outputs, inputs]`, and whether its values are those of a quantised type.
+struct CandleMatrix {
+    values: Tensor,
+    quantized: bool,
 }
 
 /// A norm's weight and bias, `[size]`.
@@ -166,12 +172,11 @@ impl Ops {
                     .map_err(|cause| Error::Memory { what: "the weights", cause })?,
             ),
             None => {
-                let parts = weights
-                    .iter()
-                    .zip(&held)
-                    .map(|(raw, held)| candle::held(self.tensor(raw)?, raw.element, *held))
-                    .collect::<Result<Vec<_>>>()?;
-                Weight::Candle(candle::stack(&parts)?)
+                let matrix = |(raw, held): (&RawMatrix<'_>, &ElementType)| -> Result<CandleMatrix> {
+                    let values = candle::held(self.tensor(raw)?, raw.element, *held)?;
+                    Ok(CandleMatrix { values, quantized: held.is_quantized() })
+                };
+                Weight::Candle(weights.iter().zip(&held).map(matrix).collect::<Result<_>>()?)
             }
         };
         let bias = match biases {
@@ -236,9 +241,9 @@ impl Ops {
     pub(super) fn embed(&self, table: &Linear, tokens: &[u32]) -> Result<Tensor> {
         match &table.weight {
             Weight::Packed(matrix) => cpu::embed(matrix, tokens),
-            Weight::Candle(matrix) => {
+            Weight::Candle(matrices) => {
                 let ids = Tensor::new(tokens, &self.device)?;
-                Ok(matrix.index_select(&ids, 0)?.to_dtype(DType::F32)?)
+                Ok(matrices[0].values.index_select(&ids, 0)?.to_dtype(DType::F32)?)
             }
         }
     }
@@ -247,7 +252,7 @@ impl Ops {
     pub(super) fn linear(&self, input: &Tensor, linear: &Linear) -> Result<Tensor> {
         let product = match (&linear.weight, self.isa) {
             (Weight::Packed(matrix), Some(isa)) => cpu::matmul(isa, &self.pool, input, matrix)?,
-            (Weight::Candle(matrix), _) => candle::matmul(input, matrix)?,
+            (Weight::Candle(matrices), _) => candle::matmul(input, matrices)?,
             (Weight::Packed(_), None) => unreachable!("weights are packed only for the kernels"),
         };
         Ok(match &linear.bias {
@@ -389,7 +394,12 @@ impl Linear {
     pub(super) fn bytes(&self) -> usize {
         match &self.weight {
             Weight::Packed(matrix) => matrix.bytes(),
-            Weight::Candle(matrix) => matrix.elem_count() * matrix.dtype().size_in_bytes(),
+            Weight::Candle(matrices) => {
+                let bytes = |matrix: &CandleMatrix| {
+                    matrix.values.elem_count() * matrix.values.dtype().size_in_bytes()
+                };
+                matrices.iter().map(bytes).sum()
+            }
         }
     }
 }
