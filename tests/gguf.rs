@@ -73,9 +73,9 @@ fn every_type_dequantised_agrees_with_transformers() {
 fn by_default_the_types_are_the_files_own() {
     let wide = logits(&load(&part("mixed", "model.gguf"), KernelChoice::Native, Some(ElementType::F32)));
     let own = load(&part("mixed", "model.gguf"), KernelChoice::Native, None);
-    // q5_k and q6_k are rounded to q8_0, whose steps are 1/127 of the largest of 32 values; the other
-    // types compute with the values that they hold.
-    assert_logits_close(&logits(&own), &wide, 0.02, "mixed");
+    // q5_k and q6_k are rounded to q8_0, and so are activations that meet quantised weights: steps of
+    // 1/127 of the largest of 32 values.
+    assert_logits_close(&logits(&own), &wide, 0.04, "mixed");
     let checkpoint = Checkpoint::open(&part("mixed", "model.gguf")).unwrap();
     for matrix in checkpoint.held(None).unwrap() {
         let expands = matches!(matrix.found, ElementType::Q5K | ElementType::Q6K);
