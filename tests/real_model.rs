@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use attend::generation::Session;
 use attend::kernels::matmul::ElementType;
-use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
+use attend::measure::{Perplexity, SlidingWindow};
+use attend::model::{Decoder, Forward, KernelChoice};
 use attend::{Checkpoint, LoadOptions};
 use common::*;
 
@@ -156,7 +157,7 @@ fn maps_and_logits_agree_with_transformers() {
     }
 }
 
-/// Perplexity of the fixed text, in one pass.
+/// Perplexity of the fixed text, in one window.
 fn perplexity(variant: &str, kernels: KernelChoice) -> f64 {
     perplexity_with(variant, &LoadOptions { kernels, threads: 2, ..LoadOptions::default() })
 }
@@ -167,16 +168,11 @@ fn perplexity_with(variant: &str, options: &LoadOptions) -> f64 {
     let decoder = checkpoint.load(options).unwrap();
     let ids = checkpoint.tokenizer().unwrap().encode(&text).unwrap().ids;
     assert!(ids.len() > 400);
-    let mut cache = decoder.new_cache(ids.len()).unwrap();
-    let request = Forward { logits: LogitRows::All, ..Forward::default() };
-    let logits = decoder.forward(&ids, &mut cache, request).unwrap();
-    let rows = logits.to_vec2::<f32>().unwrap();
-    let log_probability: f64 = rows
-        .iter()
-        .zip(&ids[1..])
-        .map(|(row, next)| attend::generation::sampler::log_probability(row, *next))
-        .sum();
-    (-log_probability / (ids.len() - 1) as f64).exp()
+    let sliding = SlidingWindow::new(None, None, decoder.config().context).unwrap();
+    let mut run = Perplexity::new(&decoder, &ids, sliding, Default::default()).unwrap();
+    while run.step().unwrap().is_some() {}
+    assert_eq!((run.windows(), run.scored()), (1, ids.len() - 1));
+    run.value()
 }
 
 #[test]

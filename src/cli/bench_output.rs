@@ -7,7 +7,7 @@ use attend::measure::Speed;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::output::{counted, megabytes};
+use super::output::{counted, csv_quoted, megabytes};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -133,7 +133,6 @@ fn footer(rows: &[Row]) -> String {
 }
 
 fn csv(rows: &[Row]) -> String {
-    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let mut out = String::from(
         "version,cpu,model,family,parameters,dtype,device,kernels,threads,test,depth,tokens_per_second,\
          tokens_per_second_deviation,tokens_per_second_capturing,tokens_per_second_capturing_deviation,\
@@ -144,15 +143,15 @@ fn csv(rows: &[Row]) -> String {
         let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
         let fields = [
             row.version.to_owned(),
-            quoted(&row.cpu),
-            quoted(&row.model),
-            quoted(&row.family),
+            csv_quoted(&row.cpu),
+            csv_quoted(&row.model),
+            csv_quoted(&row.family),
             row.parameters.to_string(),
             row.dtype.into(),
             row.device.into(),
-            quoted(row.kernels),
+            csv_quoted(row.kernels),
             row.threads.to_string(),
-            quoted(&row.test),
+            csv_quoted(&row.test),
             row.depth.to_string(),
             row.tokens_per_second.mean.to_string(),
             row.tokens_per_second.deviation.to_string(),

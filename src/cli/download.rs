@@ -1,15 +1,12 @@
 //! How a download from the hub looks on standard error: a bar a file on a terminal, else a few lines.
 
 use std::io::{self, IsTerminal};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use attend::checkpoint::hub::DownloadObserver;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::{megabytes, note};
-
-/// Without a terminal, this often.
-const LINE_EVERY: Duration = Duration::from_secs(20);
+use super::output::{LINE_EVERY, megabytes, note};
 
 /// Shows one file at a time.
 pub struct DownloadProgress {

@@ -9,6 +9,8 @@ mod info;
 mod map;
 mod model_args;
 mod output;
+mod perplexity;
+mod perplexity_csv;
 mod prompt_args;
 mod shell;
 
@@ -33,6 +35,8 @@ enum Command {
     Map(map::MapArgs),
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(perplexity::PerplexityArgs),
     /// Describe a model
     Info(info::InfoArgs),
     /// Print a completion script for a shell
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Perplexity(args) => perplexity::run(args),
         Command::Info(args) => info::run(args),
         Command::Completions(args) => shell::completions(args),
         Command::Man => shell::man(),

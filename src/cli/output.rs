@@ -3,8 +3,12 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+/// Without a terminal to draw a bar on, progress is a line this often.
+pub const LINE_EVERY: Duration = Duration::from_secs(20);
 
 /// Writes to standard output and flushes, so that a reader sees each piece as it comes.
 pub fn print(text: &str) -> Result<()> {
@@ -15,6 +19,11 @@ pub fn print(text: &str) -> Result<()> {
 /// `1 token`, `2 tokens`.
 pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A text as a field of a CSV line (RFC 4180).
+pub fn csv_quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 /// A line on standard error. One that nobody can read any more is no failure.
