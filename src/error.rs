@@ -32,16 +32,16 @@ pub enum Error {
     #[error("{file}: tensor {name} is missing; the config asks for it: are the weights and the config from the same model?", file = file.display())]
     TensorMissing { file: PathBuf, name: String },
 
-    #[error("{file}: tensor {name} has shape {found:?}, expected {expected:?} from config.json; are the weights and the config from the same model?", file = file.display())]
+    #[error("{file}: tensor {name} has shape {found:?}, expected {expected:?} as the config says; are the weights and the config from the same model?", file = file.display())]
     ShapeMismatch { file: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
 
-    #[error("{file}: tensor {name} holds {found}, expected F32, F16 or BF16; convert the checkpoint to one of these", file = file.display())]
-    TensorType { file: PathBuf, name: String, found: String },
+    #[error("{file}: tensor {name} holds {found}, expected {supported}", file = file.display())]
+    TensorType { file: PathBuf, name: String, found: String, supported: &'static str },
 
     #[error("{file}: {problem}", file = file.display())]
     Tokenizer { file: PathBuf, problem: String },
 
-    #[error("the model has no tokenizer ({path} is missing); give token numbers with --prompt-ids", path = path.display())]
+    #[error("the model's tokenizer is missing ({path}); give token numbers with --prompt-ids", path = path.display())]
     NoTokenizer { path: PathBuf },
 
     #[error("no memory for {what}: {cause}")]

@@ -35,10 +35,11 @@ fn written(checkpoint: &Checkpoint, out: &Path, element: ElementType) -> Checkpo
 #[test]
 fn a_converted_model_is_the_one_that_the_type_asked_for_gives() {
     let folder = tempfile::tempdir().unwrap();
-    let mut sources: Vec<(String, Checkpoint)> = ["llama", "llama_biased", "qwen3", "gemma2", "gpt2", "phi3", "mixtral", "bloom"]
-        .into_iter()
-        .map(|name| (name.to_owned(), Checkpoint::open(&fixture(name)).unwrap()))
-        .collect();
+    let mut sources: Vec<(String, Checkpoint)> =
+        ["llama", "llama_biased", "qwen3", "gemma2", "gpt2", "phi3", "mixtral", "bloom"]
+            .into_iter()
+            .map(|name| (name.to_owned(), Checkpoint::open(&fixture(name)).unwrap()))
+            .collect();
     // Its rows divide by 256.
     sources.push(("embedded".into(), Checkpoint::embedded().unwrap()));
     for (name, source) in &sources {

@@ -1,6 +1,7 @@
 //! SmolLM2-135M-Instruct, a real checkpoint: against Transformers (eager attention, f32), whose
 //! answers `tests/fixtures/smollm2/make.py` wrote. `scripts/check-real-model` makes the checkpoint
-//! and names its folder in `ATTEND_REAL_MODEL`; it holds `f32`, `bf16`, `f16` and `f32-sharded`.
+//! and names its folder in `ATTEND_REAL_MODEL`; it holds `f32`, `bf16`, `f16` and `f32-sharded`, and the
+//! GGUF file that they were made from.
 
 mod common;
 
@@ -73,6 +74,68 @@ fn shards_give_the_same_tokens_as_the_whole_file() {
     let decoder = load(&folder("f32-sharded"), KernelChoice::Native, None);
     let prompts = prompts();
     assert_eq!(greedy(&decoder, &prompts[0]), prompts[0].greedy_ids);
+}
+
+#[test]
+fn the_gguf_file_has_the_tokens_of_the_checkpoint_made_from_it() {
+    let prompts = prompts();
+    let wide = Some(ElementType::F32);
+    for kernels in KERNELS {
+        let decoder = load(&folder("model.gguf"), kernels, wide);
+        for prompt in &prompts {
+            assert_eq!(greedy(&decoder, prompt), prompt.greedy_ids, "{} with {kernels:?}", prompt.name);
+        }
+    }
+}
+
+#[test]
+fn the_gguf_file_keeps_its_types_for_less_than_half_a_per_cent_of_perplexity() {
+    let held = Checkpoint::open(&folder("model.gguf")).unwrap().held(None).unwrap();
+    let count = |element| held.iter().filter(|matrix| matrix.held == element).count();
+    assert_eq!((count(ElementType::Q4_1), count(ElementType::Q8_0), held.len()), (210, 1, 211));
+    let wide = LoadOptions { element: Some(ElementType::F32), threads: 2, ..LoadOptions::default() };
+    let whole = perplexity_with("model.gguf", &wide);
+    assert_eq!(whole, perplexity("f32", KernelChoice::Native));
+    for kernels in KERNELS {
+        let own = perplexity("model.gguf", kernels);
+        println!(
+            "perplexity of the GGUF file's types {kernels:?}: {own:.4} ({:+.3} %)",
+            100.0 * (own / whole - 1.0)
+        );
+        assert!((own / whole - 1.0).abs() < 0.005, "{kernels:?}: {own} for {whole}");
+    }
+}
+
+#[test]
+fn the_gguf_files_tokenizer_is_that_of_the_checkpoint() {
+    let [gguf, folder] = ["model.gguf", "f32"].map(|name| Checkpoint::open(&folder(name)).unwrap());
+    let (ours, theirs) = (gguf.tokenizer().unwrap(), folder.tokenizer().unwrap());
+    let own = [
+        "",
+        " ",
+        "  two  spaces,   three spaces\t\ttabs and one at the end ",
+        "first line\nsecond line\r\n\n\n\tindented\n ",
+        "1 12 123 1234567 3.14 2024-11-24 ٣٤ ½ Ⅷ 0x1F",
+        "It's 8 o'clock, WE'RE late; they'll say I'd better've gone",
+        "a crab 🦀 and a family 👩‍👩‍👧, flags 🇰🇷",
+        "안녕하세요, 방앗간 2024년",
+        "水車小屋の漢字、カタカナ",
+        "Café, naïve (decomposed: Cafe\u{301}): 3.14 ≠ 22/7!",
+        "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n<|endoftext|><repo_name>x<|im_start",
+        "…\u{a0}—\u{2003}!?\u{0}\u{7f}\u{fffd}",
+        "def f(x):\n    return x**2  # CamelCase und Straßen_namen",
+    ];
+    let prompts = prompts();
+    let texts = own.into_iter().chain(prompts.iter().map(|prompt| prompt.text.as_str()));
+    for text in texts {
+        let (ours, theirs) = (ours.encode(text).unwrap(), theirs.encode(text).unwrap());
+        assert_eq!(ours, theirs, "{text:?}");
+    }
+    assert_eq!(ours.special_tokens(), theirs.special_tokens());
+    for id in 0..gguf.config().vocabulary as u32 {
+        assert_eq!(ours.bytes(id, None), theirs.bytes(id, None), "token {id}");
+    }
+    assert_eq!(gguf.generation(), folder.generation());
 }
 
 #[test]

@@ -41,13 +41,19 @@ const COPIED: [&str; 13] = [
 /// The folder appears once it is whole.
 ///
 /// # Errors
-/// If `out` holds something already, or lies in the checkpoint's own folder, or cannot be written.
+/// If the checkpoint is a GGUF file, `out` holds something already, or lies in the checkpoint's own folder, or cannot be written.
 pub fn convert(
     checkpoint: &Checkpoint,
     out: &Path,
     element: ElementType,
     threads: usize,
 ) -> Result<Vec<HeldMatrix>> {
+    if let Source::Gguf(_) = checkpoint.source {
+        return Err(Error::Usage(format!(
+            "{} is a GGUF file: only folders are converted; it loads as it is, with --dtype too",
+            checkpoint.name()
+        )));
+    }
     let out = destination(&checkpoint.source, out)?;
     let held = checkpoint.held(Some(element))?;
     let targets = targets(checkpoint, &held);

@@ -16,7 +16,7 @@ use super::output::{megabytes, print};
 
 #[derive(Args)]
 pub struct InfoArgs {
-    /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
+    /// Folder with config.json and model.safetensors, a GGUF file, or a model of the hub, OWNER/NAME or
     /// OWNER/NAME@REVISION, which is fetched [default: the embedded model]
     #[arg(value_name = "MODEL")]
     positional: Option<PathBuf>,
@@ -99,6 +99,7 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
         .map(|(dtype, bytes)| format!("{dtype} ({})", megabytes(*bytes as u64)))
         .collect();
     line("weights", types.join(", "));
+    line("format", checkpoint.format());
     let asked = args.dtype.map(Dtype::element);
     for (number, text) in held_lines(&checkpoint.held(asked)?, asked).into_iter().enumerate() {
         line(if number == 0 { "in memory" } else { "" }, text);

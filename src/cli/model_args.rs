@@ -19,8 +19,8 @@ use super::usage;
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// Folder with config.json, tokenizer.json and model.safetensors, or a model of the hub,
-    /// OWNER/NAME or OWNER/NAME@REVISION, which is fetched [default: the embedded model]
+    /// Folder with config.json, tokenizer.json and model.safetensors, a GGUF file, or a model of the
+    /// hub, OWNER/NAME or OWNER/NAME@REVISION, which is fetched [default: the embedded model]
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
     #[command(flatten)]

@@ -35,6 +35,7 @@ use crate::error::Result;
 use crate::model::{ModelConfig, Module};
 
 /// One family.
+#[derive(Clone, Copy)]
 pub struct Family {
     /// `model_type` in config.json.
     pub model_type: &'static str,

@@ -32,14 +32,21 @@ pub(super) fn matmul(input: &Tensor, matrices: &[CandleMatrix]) -> Result<Tensor
 }
 
 /// Values as quantised weights meet them: of each group of 32, the nearest multiples of its largest
-/// value / 127.
+/// value / 127; and in groups above the mean of the row, so for what that leaves.
 fn rounded(input: &Tensor) -> Result<Tensor> {
     const GROUP: usize = 32;
     let (tokens, width) = input.dims2()?;
     let groups = input.reshape((tokens, width / GROUP, GROUP))?;
-    let scale = (groups.abs()?.max_keepdim(D::Minus1)? / 127.0)?;
-    let integers = groups.broadcast_div(&scale.maximum(f32::MIN_POSITIVE)?)?.round()?;
-    Ok(integers.broadcast_mul(&scale)?.reshape((tokens, width))?)
+    let nearest = |values: &Tensor| -> Result<Tensor> {
+        let scale = (values.abs()?.max_keepdim(D::Minus1)? / 127.0)?;
+        let integers = values.broadcast_div(&scale.maximum(f32::MIN_POSITIVE)?)?.round()?;
+        Ok(integers.broadcast_mul(&scale)?)
+    };
+    let sizes = groups.abs()?.max_keepdim(D::Minus1)?;
+    let large = sizes.broadcast_gt(&sizes.mean_keepdim(1)?)?.to_dtype(DType::F32)?;
+    let near = nearest(&groups)?;
+    let left = nearest(&(groups - &near)?)?.broadcast_mul(&large)?;
+    Ok((near + left)?.reshape((tokens, width))?)
 }
 
 /// The norm of the last dimension. `weight` and bias have its size, or are `[heads, size]`.
