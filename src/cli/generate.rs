@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use attend::Checkpoint;
 use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
-use attend::generation::{Finish, GenerationOptions, Sampling, Session, Token, sampler};
+use attend::generation::{Acceptance, Finish, GenerationOptions, Sampling, Session, Token, sampler};
 use attend::measure::memory;
 use attend::model::{AttentionObserver, Mask};
 use clap::Args;
@@ -16,7 +16,7 @@ use clap::Args;
 use super::Outcome;
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::ModelArgs;
-use super::output::{counted, interrupt_flag, megabytes, note, print};
+use super::output::{counted, describe_acceptance, interrupt_flag, megabytes, note, print};
 use super::prompt_args::{PromptArgs, token_bytes};
 
 #[derive(Args)]
@@ -37,6 +37,11 @@ pub struct GenerateArgs {
     context: Option<u32>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Guess up to N tokens from what followed the last ones before, and check them in one pass: the
+    /// same text, sooner where it repeats itself or the prompt [default: off; without a number: 10]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "10",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    speculate: Option<u16>,
     /// End at this text, without printing it (may be given several times)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -142,6 +147,11 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         checkpoint.tokenizer().context("--stop is a text")?;
     }
     warn_of_ignored(&checkpoint);
+    if args.speculate.is_some() && config.positions_depend_on_length() {
+        note(
+            "warning: --speculate is off: this model's positions depend on the text's length, which a guess would change",
+        );
+    }
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element()?);
     let plan = args.capture.plan(&checkpoint)?;
@@ -152,6 +162,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         max_new_tokens: new_tokens,
         context,
         sampling: sampling.clone(),
+        speculate: args.speculate.map_or(0, usize::from),
         end_tokens: checkpoint.generation().end_tokens.clone(),
         stop: args.stop.clone(),
         interrupt: interrupt_flag(),
@@ -234,7 +245,7 @@ fn generate(
             }
         ));
     }
-    timing.print(sampling, writer.recorder.as_ref());
+    timing.print(sampling, session.acceptance(), writer.recorder.as_ref());
     Ok(match session.finish() {
         Some(Finish::Interrupted) => Outcome::Interrupted,
         _ => Outcome::Done,
@@ -308,7 +319,7 @@ impl Timing {
         self.generated += 1;
     }
 
-    fn print(&self, sampling: &Sampling, recorder: Option<&Recorder>) {
+    fn print(&self, sampling: &Sampling, speculation: Option<Acceptance>, recorder: Option<&Recorder>) {
         if self.generated == 0 {
             return note("interrupted before the first token");
         }
@@ -331,6 +342,9 @@ impl Timing {
             self.first_token - self.loaded,
         ));
         note(&describe(sampling));
+        if let Some(acceptance) = speculation {
+            note(&describe_acceptance(acceptance));
+        }
         if let Some(recorder) = recorder {
             note(&format!("attention: {} recorded", counted(recorder.steps(), "step")));
         }
