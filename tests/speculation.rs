@@ -21,11 +21,10 @@ fn embedded(kernels: KernelChoice) -> Decoder {
     Checkpoint::embedded().unwrap().load(&options).unwrap()
 }
 
-/// A story of the kind that the embedded model knows, told twice but for its end.
+/// Tokens without sense, twice and a bit: the embedded model's induction heads go on with them.
 fn repetitive_prompt() -> Vec<u32> {
-    let story = "Once upon a time there was a little girl named Lily. She had a red ball. ";
-    let text = format!("{story}{story}Once upon a time there was");
-    Checkpoint::embedded().unwrap().tokenizer().unwrap().encode(&text).unwrap().ids
+    let once = [5, 90, 300, 412, 77, 650, 23, 144, 805, 61, 333];
+    [&once[..], &once, &once[..3]].concat()
 }
 
 /// Random tokens that come again in pieces.
@@ -86,7 +85,7 @@ fn greedy_text_probabilities_and_maps_are_those_without() {
 }
 
 #[test]
-fn the_embedded_model_repeats_a_story_in_few_passes() {
+fn what_the_embedded_model_repeats_takes_few_passes() {
     let prompt = repetitive_prompt();
     let decoder = embedded(KernelChoice::Native);
     let options = greedy_options(64);
@@ -132,9 +131,9 @@ fn a_seed_gives_the_same_text() {
     let (mut accepted, mut drafted) = (0, 0);
     for seed in 0..20 {
         let sampling = Sampling {
-            temperature: 0.7,
+            temperature: 2.0,
             top_k: 40,
-            top_p: 0.9,
+            top_p: 0.95,
             min_p: 0.01,
             repeat_penalty: 1.05,
             repeat_last_n: Some(20),
@@ -166,8 +165,8 @@ fn two_likeliest(logits: &[f32], history: &[u32], penalty: f64, temperature: f64
 #[test]
 fn sampled_texts_are_as_frequent_as_the_model_says() {
     const TOKENS: usize = 5;
-    const RUNS: u64 = 4000;
-    let (penalty, temperature) = (1.1, 1.3);
+    const RUNS: u64 = 3000;
+    let (penalty, temperature) = (1.1, 1.5);
     let decoder = embedded(KernelChoice::Native);
     let prompt = repetitive_prompt();
     // Every text of so many tokens, with its probability.
@@ -253,16 +252,25 @@ fn a_stop_text_within_a_draft_ends_the_text_there() {
     let checkpoint = Checkpoint::embedded().unwrap();
     let decoder = embedded(KernelChoice::Native);
     let run = |stop: &str, speculate| {
-        let options = GenerationOptions { stop: vec![stop.into()], speculate, ..greedy_options(40) };
+        let options = GenerationOptions { stop: vec![stop.into()], speculate, ..greedy_options(30) };
         let tokenizer = checkpoint.tokenizer().ok();
         let mut session = Session::new(&decoder, tokenizer, &repetitive_prompt(), options).unwrap();
-        std::iter::from_fn(|| session.step(None).unwrap()).collect::<Vec<Token>>()
+        let tokens: Vec<Token> = std::iter::from_fn(|| session.step(None).unwrap()).collect();
+        (tokens, session.acceptance().map_or(0, |acceptance| acceptance.accepted))
     };
-    for stop in [" girl", "irl na", "Lil", "red ball", "ball.", "."] {
-        let tokens = run(stop, 0);
-        assert_eq!(tokens.last().unwrap().finish, Some(Finish::StopText), "{stop:?}");
-        assert_eq!(run(stop, 10), tokens, "{stop:?}");
+    let text: Vec<char> = run("", 0).0.iter().flat_map(|token| token.text.chars()).collect::<Vec<_>>();
+    let mut all_accepted = 0;
+    for start in 0..20 {
+        for length in 1..5 {
+            let stop: String = text[start..start + length].iter().collect();
+            let (tokens, _) = run(&stop, 0);
+            assert_eq!(tokens.last().unwrap().finish, Some(Finish::StopText), "{stop:?}");
+            let (ours, accepted) = run(&stop, 10);
+            assert_eq!(ours, tokens, "{stop:?}");
+            all_accepted += accepted;
+        }
     }
+    assert!(all_accepted > 100, "{all_accepted}");
 }
 
 #[test]
