@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use attend::generation::{Acceptance, Finish, GenerationOptions, Sampling, Session, Token};
+use attend::kernels::matmul::ElementType;
 use attend::model::{AttentionObserver, AttentionRows, Decoder, Forward, KernelChoice, StepShape};
 use attend::{Checkpoint, Error, LoadOptions, Result};
 use common::*;
@@ -60,14 +61,17 @@ fn captured(
 #[test]
 fn greedy_text_probabilities_and_maps_are_those_without() {
     let (mut rejected, mut checked) = (0, 0);
-    for name in ["llama", "mistral", "gemma2", "gpt2", "bloom", "mixtral", "llama3_scaled"] {
-        let decoder = load(&fixture(name), KernelChoice::Native, None);
+    let cases =
+        ["llama", "mistral", "gemma2", "gpt2", "bloom", "mixtral", "llama3_scaled"].map(|name| (name, None));
+    let quantised = [("llama", Some(ElementType::Q8_0)), ("mistral", Some(ElementType::Q4_0))];
+    for (name, element) in cases.into_iter().chain(quantised) {
+        let decoder = load(&fixture(name), KernelChoice::Native, element);
         let prompt = patchwork(decoder.config().vocabulary);
         let options = greedy_options(60);
         let (tokens, steps, none) = captured(&decoder, &prompt, &options);
         assert_eq!((tokens.len(), steps.len(), none), (60, 60, None));
         for most in [1, 4, 10, 64] {
-            let what = format!("{name}, {most} drafted");
+            let what = format!("{name} {element:?}, {most} drafted");
             let (ours, our_steps, acceptance) = captured(&decoder, &prompt, &speculating(&options, most));
             assert_eq!(ours, tokens, "{what}");
             assert!(our_steps == steps, "{what}: maps differ");
@@ -81,7 +85,7 @@ fn greedy_text_probabilities_and_maps_are_those_without() {
             checked += 1;
         }
     }
-    assert!(checked == 28 && rejected > 100, "{rejected} rejected");
+    assert!(checked == 36 && rejected > 100, "{rejected} rejected");
 }
 
 #[test]
@@ -443,4 +447,50 @@ fn the_command_prints_the_same_text_and_writes_the_same_dump() {
         program::run(&["generate", "-m", arg(&model), "--prompt-ids", "1,2", "-n", "2", "--speculate"]);
     let warned = String::from_utf8(output.stderr).unwrap();
     assert!(warned.contains("--speculate is off") && !warned.contains("speculation:"), "{warned}");
+}
+
+#[test]
+fn bench_shows_acceptance_and_gain_on_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = join(&folder, "story.txt");
+    fs::write(&file, "The little dog ran. The little dog sat. The little").unwrap();
+    let bench = ["bench", "-p", "0", "-n", "24,40", "-r", "2", "--no-capture"];
+    let args = [&bench[..], &["--speculate=8", "-f", arg(&file)]].concat();
+    let rows: Vec<serde_json::Value> =
+        serde_json::from_str(&stdout(&[&args[..], &["-o", "json"]].concat())).unwrap();
+    let tests: Vec<&str> = rows.iter().map(|row| row["test"].as_str().unwrap()).collect();
+    let on_text = ["tg24 @ story.txt", "tg24 @ story.txt, speculating"];
+    assert_eq!(tests[..4], [&["tg24", "tg40"], &on_text[..]].concat());
+    assert_eq!(rows.len(), 6);
+    for (row, tokens) in [(&rows[3], 24), (&rows[5], 40)] {
+        let number = |key: &str| row["speculation"][key].as_u64().unwrap();
+        assert_eq!((number("tokens"), number("passes") + number("accepted")), (tokens, tokens));
+        assert!(number("accepted") > 0 && number("accepted") <= number("drafted"));
+        assert!(row["speculation"]["gain"].as_f64().unwrap() > 0.0);
+        assert_eq!(row["tokens_per_second"]["samples"].as_array().unwrap().len(), 2);
+    }
+    // Fewer passes read fewer bytes for a token.
+    let bytes = |row: usize| rows[row]["bytes_per_token"].as_f64().unwrap();
+    let passes = rows[5]["speculation"]["passes"].as_f64().unwrap();
+    assert!((bytes(5) - bytes(4) * passes / 40.0).abs() <= 1.0);
+    assert!(rows[..3].iter().all(|row| row["speculation"].is_null()));
+    let table = stdout(&args);
+    assert!(table.contains("tg40 @ story.txt, speculating: speculation: "), "{table}");
+    assert!(table.contains(" times as fast"), "{table}");
+    let csv = stdout(&[&args[..], &["-o", "csv"]].concat());
+    let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+    assert!(
+        columns.len() == 7 && csv.lines().next().unwrap().ends_with(",passes,drafted,accepted,gain"),
+        "{csv}"
+    );
+
+    failure(&program::run(&["bench", "-f", arg(&file)]), 2);
+    assert!(failure(&program::run(&["bench", "--speculate"]), 2).contains("-f FILE"));
+    let none = ["bench", "-n", "0", "--speculate", "-f", arg(&file)];
+    assert!(failure(&program::run(&none), 2).contains("-n above 0"));
+    let long = ["bench", "-p", "0", "-n", "1020", "--speculate", "-f", arg(&file)];
+    assert!(failure(&program::run(&long), 2).contains("do not fit"));
+    let model = fixture("llama_dynamic");
+    let dynamic = ["bench", "-m", arg(&model), "--speculate", "-p", "8", "-n", "8", "-f", arg(&file)];
+    assert!(failure(&program::run(&dynamic), 2).contains("depend on the text's length"));
 }

@@ -16,8 +16,9 @@ use clap::Args;
 use super::Outcome;
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::ModelArgs;
-use super::output::{counted, describe_acceptance, interrupt_flag, megabytes, note, print};
+use super::output::{counted, interrupt_flag, megabytes, note, print};
 use super::prompt_args::{PromptArgs, token_bytes};
+use super::speculate_args::{self, SpeculateArgs};
 
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -37,11 +38,8 @@ pub struct GenerateArgs {
     context: Option<u32>,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Guess up to N tokens from what followed the last ones before, and check them in one pass: the
-    /// same text, sooner where it repeats itself or the prompt [default: off; without a number: 10]
-    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "10",
-          value_parser = clap::value_parser!(u16).range(1..=64))]
-    speculate: Option<u16>,
+    #[command(flatten)]
+    speculation: SpeculateArgs,
     /// End at this text, without printing it (may be given several times)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -147,10 +145,8 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         checkpoint.tokenizer().context("--stop is a text")?;
     }
     warn_of_ignored(&checkpoint);
-    if args.speculate.is_some() && config.positions_depend_on_length() {
-        note(
-            "warning: --speculate is off: this model's positions depend on the text's length, which a guess would change",
-        );
+    if args.speculation.most() > 0 && config.positions_depend_on_length() {
+        note("warning: --speculate is off: this model's positions depend on the text's length");
     }
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element()?);
@@ -162,7 +158,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         max_new_tokens: new_tokens,
         context,
         sampling: sampling.clone(),
-        speculate: args.speculate.map_or(0, usize::from),
+        speculate: args.speculation.most(),
         end_tokens: checkpoint.generation().end_tokens.clone(),
         stop: args.stop.clone(),
         interrupt: interrupt_flag(),
@@ -343,7 +339,7 @@ impl Timing {
         ));
         note(&describe(sampling));
         if let Some(acceptance) = speculation {
-            note(&describe_acceptance(acceptance));
+            note(&speculate_args::describe(acceptance));
         }
         if let Some(recorder) = recorder {
             note(&format!("attention: {} recorded", counted(recorder.steps(), "step")));

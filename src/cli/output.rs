@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use attend::generation::Acceptance;
 
 /// Without a terminal to draw a bar on, progress is a line this often.
 pub const LINE_EVERY: Duration = Duration::from_secs(20);
@@ -20,16 +19,6 @@ pub fn print(text: &str) -> Result<()> {
 /// `1 token`, `2 tokens`.
 pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// `speculation: 120 of 200 drafted tokens accepted, 2.1 tokens a pass`.
-pub fn describe_acceptance(acceptance: Acceptance) -> String {
-    format!(
-        "speculation: {} of {} accepted, {:.1} tokens a pass",
-        acceptance.accepted,
-        counted(acceptance.drafted, "drafted token"),
-        acceptance.tokens_per_pass()
-    )
 }
 
 /// A text as a field of a CSV line (RFC 4180).

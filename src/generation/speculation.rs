@@ -66,7 +66,8 @@ impl Drafter {
 
     /// Learns that of a draft of `drafted` tokens the first `accepted` were kept.
     pub(super) fn learn(&mut self, drafted: usize, accepted: usize) {
-        self.length = if accepted == drafted { (2 * self.length).min(self.most) } else { accepted.max(1) };
+        let length = if accepted == drafted { 2 * self.length } else { self.length / 2 };
+        self.length = length.clamp(1, self.most);
     }
 }
 
@@ -161,12 +162,16 @@ mod tests {
         assert_eq!(length(&mut drafter), 8);
         drafter.learn(8, 8);
         assert_eq!(length(&mut drafter), 10);
-        drafter.learn(10, 3);
-        assert_eq!(length(&mut drafter), 3);
-        drafter.learn(3, 0);
-        assert_eq!(length(&mut drafter), 1);
-        drafter.learn(1, 1);
+        drafter.learn(10, 9);
+        assert_eq!(length(&mut drafter), 5);
+        drafter.learn(5, 0);
         assert_eq!(length(&mut drafter), 2);
+        drafter.learn(2, 2);
+        assert_eq!(length(&mut drafter), 4);
+        drafter.learn(4, 3);
+        drafter.learn(2, 0);
+        drafter.learn(1, 0);
+        assert_eq!(length(&mut drafter), 1);
         assert_eq!(Drafter::new(2).draft(&text, 99).len(), 2);
     }
 }
