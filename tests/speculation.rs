@@ -233,11 +233,11 @@ fn it_ends_where_it_would_end_without() {
     let prompt = repetitive_prompt();
     let (all, _) = run(&decoder, &prompt, &greedy_options(40));
     let mut ends = vec![];
-    for count in 1..=30 {
+    for (count, token) in all.iter().enumerate().skip(1).take(30) {
         ends.push((greedy_options(count), Finish::MaxNewTokens));
         let context = Some(prompt.len() + count);
         ends.push((GenerationOptions { context, ..greedy_options(40) }, Finish::ContextFull));
-        let end_tokens = vec![all[count].id];
+        let end_tokens = vec![token.id];
         ends.push((GenerationOptions { end_tokens, ..greedy_options(40) }, Finish::EndToken));
     }
     for (options, finish) in ends {
