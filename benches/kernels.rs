@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use attend::kernels::attention::{Queries, attend};
-use attend::kernels::cache::{Cache, CacheShape};
+use attend::kernels::cache::{Cache, CacheShape, CacheType};
 use attend::kernels::elementwise::{Activation, NormArgs, NormKind};
 use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
 use attend::kernels::threads::available_threads;
@@ -60,8 +60,6 @@ fn attention(criterion: &mut Criterion) {
     for (tokens, depth) in [(1, 100), (1, 2000), (512, 0)] {
         let keys = tokens + depth;
         let rows = values(keys * row_len);
-        let mut cache = Cache::new(CacheShape { layers: 1, kv_heads, head_dim, capacity: keys }).unwrap();
-        cache.write(0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
         let queries = Queries {
             rows: &rows[depth * row_len..],
             row_len,
@@ -77,12 +75,17 @@ fn attention(criterion: &mut Criterion) {
         let mut out = vec![0f32; tokens * heads * head_dim];
         let mut map = vec![0f32; heads * tokens * keys];
         let mut group = criterion.benchmark_group(format!("attention/{tokens} at {depth}"));
-        group.bench_function("without maps", |b| {
-            b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, None));
-        });
-        group.bench_function("with maps", |b| {
-            b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, Some(&mut map)));
-        });
+        for held in [CacheType::F32, CacheType::F16, CacheType::Q8_0] {
+            let shape = CacheShape { layers: 1, kv_heads, head_dim, capacity: keys, held };
+            let mut cache = Cache::new(shape).unwrap();
+            cache.write(0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
+            group.bench_function(format!("without maps, {}", held.name()), |b| {
+                b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, None));
+            });
+            group.bench_function(format!("with maps, {}", held.name()), |b| {
+                b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, Some(&mut map)));
+            });
+        }
         group.finish();
     }
 }

@@ -127,6 +127,11 @@ def with_head(embedding):
     return lambda tensors: tensors | {"lm_head.weight": tensors[embedding].clone()}
 
 
+def with_another_head(embedding):
+    """A head saved that is not the embedding, against what the config says: Transformers believes the file."""
+    return lambda tensors: tensors | {"lm_head.weight": tensors[embedding].flip(0).contiguous()}
+
+
 def buffers(module, *names):
     """Buffers saved beside the weights, as early Transformers did, in every layer's module."""
     values = {"bias": torch.ones(128, 128, dtype=torch.uint8).tril()[None, None], "masked_bias": torch.tensor(-1e9),
@@ -187,6 +192,9 @@ VARIANTS = {
         rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0, beta_slow=0.5)),
     "llama_yarn_not_truncated": Variant("llama_yarn", rope(
         rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0, truncate=False)),
+    "llama_yarn_null_truncate": Variant("llama_yarn", {}, dict(rope_parameters=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=32, beta_fast=4.0,
+        truncate=None))),
     "llama_inv_freq": Variant("llama", tensors=buffers("model.layers.%d.self_attn", "rotary_emb.inv_freq")),
     "mistral_no_window": Variant("mistral", dict(sliding_window=None)),
     # 1 would not do: Transformers' cache then keeps every key
@@ -224,6 +232,9 @@ VARIANTS = {
     "gemma_untied": Variant("gemma", UNTIED | dict(attention_bias=True)),
     "gemma2_bias": Variant("gemma2", dict(attention_bias=True)),
     "gemma3_text_bias": Variant("gemma3_text", dict(attention_bias=True)),
+    "gemma_gelu": Variant("gemma", dict(hidden_act="gelu")),
+    "gemma2_gelu": Variant("gemma2", dict(hidden_activation="gelu")),
+    "gemma3_text_gelu": Variant("gemma3_text", dict(hidden_activation="gelu")),
     "gemma2_no_capping": Variant("gemma2", dict(attn_logit_softcapping=None, final_logit_softcapping=None,
                                                 query_pre_attn_scalar=32)),
     "gemma2_long_text": Variant("gemma2", tokens=LONG),
@@ -251,6 +262,10 @@ VARIANTS = {
         original_max_position_embeddings=64, rope_scaling=LONGROPE)),
     "phi3_longrope_attention_factor": Variant("phi3_longrope", dict(
         rope_scaling=LONGROPE | dict(attention_factor=1.25))),
+    # as Phi-3's first configs said it
+    "phi3_longrope_yarn": Variant("phi3_longrope", {}, dict(
+        rope_parameters=None, rope_theta=10000.0, rope_scaling=dict(
+            type="yarn", short_factor=LONGROPE["short_factor"], long_factor=LONGROPE["long_factor"]))),
     "phi3_longrope_partial": Variant("phi3_longrope", dict(
         partial_rotary_factor=0.5, rope_scaling=LONGROPE | dict(
             short_factor=LONGROPE["short_factor"][:4], long_factor=LONGROPE["long_factor"][:4]))),
@@ -263,6 +278,7 @@ VARIANTS = {
     "gpt2_inner": Variant("gpt2", dict(n_inner=100, activation_function="relu")),
     "gpt2_gelu": Variant("gpt2", UNTIED | dict(activation_function="gelu")),
     "gpt2_stored_head": Variant("gpt2", tensors=with_head("transformer.wte.weight")),
+    "gpt2_another_head": Variant("gpt2", tensors=with_another_head("transformer.wte.weight")),
     "gpt2_odd_sizes": Variant("gpt2", dict(vocab_size=131, n_embd=60, n_head=3, n_positions=41)),
     "gpt2_base": Variant("gpt2", tensors=lambda tensors: without("transformer.")(
         buffers("transformer.h.%d.attn", "bias")(tensors))),
@@ -320,6 +336,7 @@ VARIANTS = {
     "falcon_new_one_norm": Variant("falcon_new", dict(num_ln_in_parallel_attn=1)),
     "falcon_new_bias": Variant("falcon_new", dict(bias=True, num_kv_heads=4)),
     "falcon_new_alibi": Variant("falcon_new", dict(alibi=True)),
+    "falcon_null_flags": Variant("falcon", dict(multi_query=None, parallel_attn=None, bias=None)),
     "falcon_old_config": Variant("falcon", {}, dict(rope_parameters=None, rope_theta=5000.0)),
     "falcon_linear": Variant("falcon", rope(rope_type="linear", factor=4.0)),
     "falcon_stored_head": Variant("falcon", tensors=with_head("transformer.word_embeddings.weight")),

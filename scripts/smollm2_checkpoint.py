@@ -6,7 +6,9 @@ This dequantises it and writes what the hub's repository would hold:
 config.json, generation_config.json, tokenizer.json, tokenizer_config.json and
 model.safetensors (optionally sharded, with model.safetensors.index.json).
 
-    scripts/smollm2_checkpoint.py OUT_DIR [--dtype f32|f16|bf16] [--shards N] [--gguf FILE]
+    scripts/smollm2_checkpoint.py [OUT_DIR] [--dtype f32|f16|bf16] [--shards N] [--gguf FILE]
+
+Without OUT_DIR it only fetches the GGUF file.
 
 It needs the Python packages gguf, safetensors, tokenizers, numpy and ml_dtypes
 (scripts/check-real-model installs them and makes the checkpoints it needs).
@@ -75,11 +77,17 @@ def hub_name(gguf_name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path, nargs="?")
     parser.add_argument("--dtype", choices=["f32", "f16", "bf16"], default="bf16")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--gguf", type=pathlib.Path, help="the model file; downloaded to there if absent")
     args = parser.parse_args()
+    if not args.out:
+        if not args.gguf:
+            parser.error("give OUT_DIR or --gguf FILE")
+        if not args.gguf.exists():
+            download_gguf(args.gguf)
+        return
 
     with tempfile.TemporaryDirectory() as folder:
         gguf = args.gguf or pathlib.Path(folder) / "model.gguf"

@@ -32,16 +32,16 @@ pub enum Error {
     #[error("{file}: tensor {name} is missing; the config asks for it: are the weights and the config from the same model?", file = file.display())]
     TensorMissing { file: PathBuf, name: String },
 
-    #[error("{file}: tensor {name} has shape {found:?}, expected {expected:?} from config.json; are the weights and the config from the same model?", file = file.display())]
+    #[error("{file}: tensor {name} has shape {found:?}, expected {expected:?} as the config says; are the weights and the config from the same model?", file = file.display())]
     ShapeMismatch { file: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
 
-    #[error("{file}: tensor {name} holds {found}, expected F32, F16 or BF16; convert the checkpoint to one of these", file = file.display())]
-    TensorType { file: PathBuf, name: String, found: String },
+    #[error("{file}: tensor {name} holds {found}, expected {supported}", file = file.display())]
+    TensorType { file: PathBuf, name: String, found: String, supported: &'static str },
 
     #[error("{file}: {problem}", file = file.display())]
     Tokenizer { file: PathBuf, problem: String },
 
-    #[error("the model has no tokenizer ({path} is missing); give token numbers with --prompt-ids", path = path.display())]
+    #[error("the model's tokenizer is missing ({path}); give token numbers with --prompt-ids", path = path.display())]
     NoTokenizer { path: PathBuf },
 
     #[error("no memory for {what}: {cause}")]
@@ -55,8 +55,8 @@ pub enum Error {
     TokenOutOfRange { id: u32, vocabulary: usize },
 
     /// The model computed an infinity or something that is no number.
-    #[error("{place} gave values that are not finite, at positions {first} to {last}: the weights there may be damaged (NaN or infinite), or overflow in {dtype}; fetch them again{try_f32}", try_f32 = if *dtype == "f32" { "" } else { ", or try --dtype f32" })]
-    NotFinite { place: String, first: usize, last: usize, dtype: &'static str },
+    #[error("{place} gave values that are not finite, at positions {first} to {last}: the weights there may be damaged (NaN or infinite), or overflow in {dtype}; fetch them again{wider}", wider = wider(dtype, cache))]
+    NotFinite { place: String, first: usize, last: usize, dtype: &'static str, cache: &'static str },
 
     /// The caller raised its flag while a step ran.
     #[error("interrupted")]
@@ -77,6 +77,14 @@ impl Error {
         let path = path.to_path_buf();
         move |cause| Error::Io { path, action, cause }
     }
+}
+
+/// The wider types that could be tried.
+fn wider(dtype: &str, cache: &str) -> String {
+    let options = [("--dtype f32", dtype), ("--cache-dtype f32", cache)];
+    let narrow = options.iter().filter(|(_, held)| *held != "f32").map(|(option, _)| *option);
+    let narrow: Vec<&str> = narrow.collect();
+    if narrow.is_empty() { String::new() } else { format!(", or try {}", narrow.join(" ")) }
 }
 
 /// What to try, for the failures that a person can do something about.

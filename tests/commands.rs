@@ -204,8 +204,16 @@ fn threads_and_tiers_give_the_same_text() {
         let output = attend().env("ATTEND_ISA", isa.name()).args(args).output().unwrap();
         assert_eq!(ids(&lines(&String::from_utf8(output.stdout).unwrap())), ids(&expected), "{isa}");
     }
-    for dtype in ["f32", "bf16", "f16"] {
-        stdout(&[&args[..], &["--dtype", dtype]].concat());
+    for dtype in ["f32", "bf16", "f16", "q8_0", "q4_0", "q4_1", "q4_k"] {
+        assert_eq!(
+            lines(&stdout(&[&args[..], &["--dtype", dtype]].concat())).len(),
+            expected.len(),
+            "{dtype}"
+        );
+    }
+    for dtype in ["f32", "f16", "q8_0"] {
+        let out = stdout(&[&args[..], &["--cache-dtype", dtype]].concat());
+        assert_eq!(lines(&out).len(), expected.len(), "{dtype}");
     }
 }
 
@@ -299,11 +307,42 @@ fn a_map_takes_a_dump_or_a_text_and_says_so() {
         &["-m", "x"],
         &["--mask", "none"],
         &["--dtype", "f16"],
+        &["--cache-dtype", "f16"],
         &["-t", "1"],
     ] {
         let message = failure(&run(&[&["map", arg(&path)], more].concat()), 2);
         assert!(message.contains("is a dump"), "{more:?}: {message}");
     }
+}
+
+#[test]
+fn info_says_what_could_not_be_held_as_asked() {
+    let out = stdout(&["info", &model(), "--dtype", "q4_k", "--cache-dtype", "q8_0"]);
+    // 3 layers of 7 matrices with rows of 64 or 96, and an untied table at each end.
+    for line in [
+        "in memory       q8_0: 23 matrices (",
+        "18 of 23 matrices: rows of 64 do not divide by 256; held as q8_0",
+        "3 of 23 matrices: rows of 96 do not divide by 256; held as q8_0",
+        "2 of 23 matrices: embedding and output head stay finer than q4_k; held as q8_0",
+        "408 bytes (408 B) a token, in q8_0",
+    ] {
+        assert!(out.contains(line), "{line} is not in {out}");
+    }
+}
+
+#[test]
+fn a_converted_model_gives_the_text_of_the_type_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = join(&folder, "small");
+    let converted = run(&["convert", &model(), arg(&out), "--dtype", "q4_1"]);
+    let stderr = String::from_utf8_lossy(&converted.stderr).into_owned();
+    assert!(converted.status.success() && stderr.contains("held as q8_0"), "{stderr}");
+    let prompt = ["Hello", "-n", "20", "--json"];
+    let expected = stdout(&[&["generate", "-m", &model(), "--dtype", "q4_1"][..], &prompt].concat());
+    assert_eq!(stdout(&[&["generate", "-m", arg(&out)][..], &prompt].concat()), expected);
+    let again = failure(&run(&["convert", &model(), arg(&out), "--dtype", "f16"]), 2);
+    assert!(again.contains("not empty"), "{again}");
+    assert!(run(&["convert", &model(), arg(&join(&folder, "x"))]).status.code() == Some(2));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod common;
 
+use attend::generation::Session;
 use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
 use common::*;
 use proptest::prelude::*;
@@ -105,4 +106,66 @@ fn a_prompt_longer_than_a_chunk_of_keys_can_be_split_anywhere() {
         assert_eq!(logits, whole, "{split:?}");
         assert_eq!(split_maps, maps, "{split:?}");
     }
+}
+
+/// Logits of every token, fed in these pieces as parts of a text so long.
+fn logits_of(decoder: &Decoder, ids: &[u32], pieces: &[usize], text_length: usize) -> Vec<f32> {
+    let mut cache = decoder.new_cache(ids.len()).unwrap();
+    let (mut logits, mut start) = (vec![], 0);
+    for piece in pieces {
+        let request = Forward { logits: LogitRows::All, text_length, ..Forward::default() };
+        let rows = decoder.forward(&ids[start..start + piece], &mut cache, request).unwrap();
+        logits.extend(rows.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        start += piece;
+    }
+    assert_eq!(start, ids.len());
+    logits
+}
+
+#[test]
+fn positions_that_depend_on_length_are_those_of_the_whole_prompt_however_it_is_split() {
+    let mut random = Random(2);
+    let ids: Vec<u32> = (0..40).map(|_| random.token(256)).collect();
+    for name in ["phi3_longrope", "llama_dynamic"] {
+        let decoder = load(&fixture(name), KernelChoice::Native, None);
+        let whole = logits_of(&decoder, &ids, &[40], 0);
+        // Both models were first trained on 16 positions.
+        for split in [vec![8, 32], vec![16, 1, 23], vec![17, 23], vec![1; 40]] {
+            assert_eq!(logits_of(&decoder, &ids, &split, 40), whole, "{name} {split:?}");
+        }
+        // The first tokens alone are a short text, with other angles: the length does matter.
+        let short = logits_of(&decoder, &ids[..16], &[16], 0);
+        assert_ne!(short, whole[..short.len()], "{name}");
+    }
+}
+
+#[test]
+fn longrope_generation_across_the_boundary_is_a_fresh_reading_of_the_whole_text() {
+    let decoder = load(&fixture("phi3_longrope"), KernelChoice::Native, None);
+    let vocabulary = decoder.config().vocabulary;
+    let ids: Vec<u32> = (0..12).map(|id| (id * 19 + 3) % 256).collect();
+    // 16 positions are short: the fifth step crosses.
+    let mut session = Session::new(&decoder, None, &ids, greedy_options(10)).unwrap();
+    while session.step(None).unwrap().is_some() {}
+    let text = [&ids, session.generated()].concat();
+    assert_eq!(text.len(), 22);
+    let mut cache = decoder.new_cache(text.len()).unwrap();
+    let mut logits = vec![];
+    for (start, end) in std::iter::once((0, 12)).chain((12..text.len()).map(|at| (at, at + 1))) {
+        let row = decoder.forward(&text[start..end], &mut cache, Forward::default()).unwrap();
+        logits.push(row.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        let fresh = logits_of(&decoder, &text[..end], &[end], 0);
+        let (step, last) = (logits.last().unwrap(), &fresh[(end - 1) * vocabulary..]);
+        assert_eq!(step, last, "{end} tokens");
+        let likeliest = (0..vocabulary).max_by(|a, b| last[*a].total_cmp(&last[*b])).unwrap();
+        if let Some(next) = text.get(end) {
+            assert_eq!(*next as usize, likeliest, "{end} tokens");
+        }
+    }
+    // Back before the boundary, and on with another token: short again.
+    cache.truncate(10);
+    let row = decoder.forward(&[7], &mut cache, Forward::default()).unwrap();
+    let shorter = [&text[..10], &[7]].concat();
+    let fresh = logits_of(&decoder, &shorter, &[11], 0);
+    assert_eq!(row.flatten_all().unwrap().to_vec1::<f32>().unwrap(), fresh[10 * vocabulary..]);
 }

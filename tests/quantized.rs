@@ -3,6 +3,7 @@
 
 mod common;
 
+use attend::kernels::cache::CacheType;
 use attend::kernels::matmul::ElementType;
 use attend::model::precision::Instead;
 use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
@@ -115,4 +116,42 @@ fn a_matrix_that_does_not_divide_is_held_finer_and_said_to_be() {
         .filter(|matrix| matrix.instead == Some(Instead::Table))
         .collect();
     assert!(!tables.is_empty() && tables.iter().all(|matrix| matrix.held == ElementType::Q8_0));
+}
+
+fn with_cache(cache: CacheType, kernels: KernelChoice, threads: usize) -> Decoder {
+    let options = LoadOptions { cache, kernels, threads, ..LoadOptions::default() };
+    Checkpoint::embedded().unwrap().load(&options).unwrap()
+}
+
+#[test]
+fn a_narrow_cache_agrees_with_candle_and_stays_near_a_wide_one() {
+    let ids = ids();
+    let whole = logits(&with_cache(CacheType::F32, KernelChoice::Native, 2), &ids, ids.len());
+    for (cache, bound, same) in [(CacheType::F16, 5e-4, 1e-4), (CacheType::Q8_0, 1e-2, 1e-3)] {
+        let ours = logits(&with_cache(cache, KernelChoice::Native, 2), &ids, ids.len());
+        assert_logits_close(&ours, &whole, bound, cache.name());
+        assert_ne!(ours, whole, "{}: nothing was rounded", cache.name());
+        // A value on the border between two roundings may fall to either side.
+        let theirs = logits(&with_cache(cache, KernelChoice::Reference, 2), &ids, ids.len());
+        assert_logits_close(&ours, &theirs, same, &format!("{} against candle", cache.name()));
+    }
+}
+
+#[test]
+fn pieces_and_threads_do_not_change_a_bit_with_a_narrow_cache() {
+    let ids = ids();
+    for cache in [CacheType::F16, CacheType::Q8_0] {
+        let decoder = with_cache(cache, KernelChoice::Native, 2);
+        let whole = logits(&decoder, &ids, ids.len());
+        for piece in [1, 2, 13] {
+            assert_eq!(logits(&decoder, &ids, piece), whole, "{cache:?} in pieces of {piece}");
+        }
+        let one = with_cache(cache, KernelChoice::Native, 1);
+        assert_eq!(logits(&one, &ids, ids.len()), whole, "{cache:?} with one thread");
+        // Heads of 16: their blocks are filled up.
+        let options = LoadOptions { cache, threads: 2, ..LoadOptions::default() };
+        let small = Checkpoint::open(&fixture("mistral")).unwrap().load(&options).unwrap();
+        let ids: Vec<u32> = (0..60).map(|i| i * 37 % 256).collect();
+        assert_eq!(logits(&small, &ids, 7), logits(&small, &ids, 60), "{cache:?} mistral");
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use attend::generation::{Acceptance, Finish, GenerationOptions, Sampling, Session, Token};
+use attend::kernels::cache::CacheType;
 use attend::kernels::matmul::ElementType;
 use attend::model::{AttentionObserver, AttentionRows, Decoder, Forward, KernelChoice, StepShape};
 use attend::{Checkpoint, Error, LoadOptions, Result};
@@ -86,6 +87,22 @@ fn greedy_text_probabilities_and_maps_are_those_without() {
         }
     }
     assert!(checked == 36 && rejected > 100, "{rejected} rejected");
+}
+
+#[test]
+fn narrow_caches_forget_a_draft_too() {
+    for cache in [CacheType::F16, CacheType::Q8_0] {
+        let options = LoadOptions { cache, threads: 2, ..LoadOptions::default() };
+        let decoder = Checkpoint::open(&fixture("llama")).unwrap().load(&options).unwrap();
+        let prompt = patchwork(decoder.config().vocabulary);
+        let (tokens, steps, _) = captured(&decoder, &prompt, &greedy_options(60));
+        let (ours, our_steps, acceptance) =
+            captured(&decoder, &prompt, &speculating(&greedy_options(60), 10));
+        assert_eq!(ours, tokens, "{cache:?}");
+        assert!(our_steps == steps, "{cache:?}: maps differ");
+        let Acceptance { accepted, drafted, .. } = acceptance.unwrap();
+        assert!(accepted > 0 && accepted < drafted, "{accepted} of {drafted}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! Where a model comes from and what it is: a folder of files (or those in the binary) becomes a [`Checkpoint`], which has
-//! been checked, and that a [`Decoder`] with its weights in place.
+//! Where a model comes from and what it is: a folder of files, a GGUF file (or those in the binary)
+//! becomes a [`Checkpoint`], which has been checked, and that a [`Decoder`] with its weights in place.
 
+pub mod convert;
 mod embedded;
 pub mod families;
 pub mod generation_config;
+mod gguf;
 pub mod hub;
 pub mod source;
 pub mod tokenizer;
@@ -18,11 +20,12 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::kernels::Pool;
+use crate::kernels::cache::CacheType;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
 use crate::model::parameter::LayerModule;
-use crate::model::precision::{self, Instead};
-use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, Parameter, ParameterSource};
+use crate::model::precision::{self, Instead, Precision};
+use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, Parameter};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
 use source::Source;
@@ -32,7 +35,7 @@ use weights::{NamedWeights, Weights};
 /// A model's files, opened and checked, its weights not yet read.
 pub struct Checkpoint {
     source: Source,
-    family: &'static Family,
+    family: Family,
     config: ModelConfig,
     config_digest: String,
     generation: GenerationConfig,
@@ -47,6 +50,8 @@ pub struct LoadOptions {
     pub kernels: KernelChoice,
     /// How weights are held, as far as each allows; `None`: each as the checkpoint holds it.
     pub element: Option<ElementType>,
+    /// How keys and values are held.
+    pub cache: CacheType,
     /// Threads that work on the CPU.
     pub threads: usize,
 }
@@ -71,6 +76,7 @@ impl Default for LoadOptions {
             device: Device::Cpu,
             kernels: KernelChoice::Native,
             element: None,
+            cache: CacheType::F32,
             threads: available_threads(),
         }
     }
@@ -95,7 +101,7 @@ impl Checkpoint {
     /// # Errors
     /// With the first file that is missing, damaged, or does not fit the others.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        Self::from_source(Source::folder(path)?)
+        Self::from_source(Source::open(path)?)
     }
 
     /// The model inside this crate: about four million parameters that write short stories.
@@ -116,8 +122,15 @@ impl Checkpoint {
         let config_path = source.path("config.json");
         let config_bytes = source.read("config.json")?.unwrap_or_default();
         let config_file = ConfigFile::parse(&config_path, &config_bytes)?;
-        let family = families::family_of(&config_file)?;
-        let config = family.translate(&config_file)?;
+        let family = match &source {
+            Source::Gguf(file) => file.family(families::family_of(&config_file)?),
+            _ => *families::family_of(&config_file)?,
+        };
+        let mut config = family.translate(&config_file)?;
+        if let Source::Gguf(_) = source {
+            // Norms stand there with what their family adds to them.
+            config.norm.offset = 0.0;
+        }
         let generation_file = source
             .read("generation_config.json")?
             .map(|bytes| ConfigFile::parse(&source.path("generation_config.json"), &bytes))
@@ -129,9 +142,11 @@ impl Checkpoint {
             family.end_token,
         )?;
         let weights = Weights::open(&source)?;
-        let named = NamedWeights::new(&weights, family, &config);
+        let another_head = NamedWeights::new(&weights, &family, &config).holds_another_head()?;
+        config.tied_head &= !another_head;
+        let named = NamedWeights::new(&weights, &family, &config);
         for (parameter, shape) in config.parameters() {
-            named.parameter(parameter, &shape)?;
+            named.element(parameter, &shape)?;
         }
         drop(named);
         let tokenizer_file = match source.read("tokenizer.json")? {
@@ -150,14 +165,26 @@ impl Checkpoint {
     /// # Errors
     /// If there is no memory for them, or a device refuses.
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
+        let precision = Precision { asked: options.element, found: self.element()?, cache: options.cache };
         let pool = Arc::new(Pool::new(options.threads));
-        let ops = Ops::new(options.device.clone(), options.kernels, options.element, self.element()?, pool)?;
+        let ops = Ops::new(options.device.clone(), options.kernels, precision, pool)?;
         Decoder::new(self.config.clone(), ops, &self.named_weights())
     }
 
     /// The model's name: its folder's, or that on the hub.
     pub fn name(&self) -> String {
         self.source.name()
+    }
+
+    /// The kind of its files: `safetensors`, or GGUF and what llama.cpp calls the mixture of types.
+    pub fn format(&self) -> String {
+        match &self.source {
+            Source::Gguf(file) => match file.mixture {
+                Some(mixture) => format!("GGUF, {mixture}"),
+                None => "GGUF".into(),
+            },
+            _ => "safetensors".into(),
+        }
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -182,7 +209,7 @@ impl Checkpoint {
     }
 
     fn named_weights(&self) -> NamedWeights<'_> {
-        NamedWeights::new(&self.weights, self.family, &self.config)
+        NamedWeights::new(&self.weights, &self.family, &self.config)
     }
 
     /// How the checkpoint holds most of its weights: the type of the attention's output projections.
@@ -192,7 +219,7 @@ impl Checkpoint {
     pub fn element(&self) -> Result<ElementType> {
         let output = Module::Layer(0, LayerModule::AttentionOutput).weight();
         let shape = [self.config.hidden, self.config.query_width()];
-        Ok(self.named_weights().parameter(output, &shape)?.element)
+        self.named_weights().element(output, &shape)
     }
 
     /// As what each matrix will be held with `--dtype` (`None`: as the files hold it).
@@ -204,7 +231,7 @@ impl Checkpoint {
         let mut matrices = vec![];
         for (parameter, shape) in self.config.parameters() {
             let Some(role) = parameter.role() else { continue };
-            let found = named.parameter(parameter, &shape)?.element;
+            let found = named.element(parameter, &shape)?;
             let (held, instead) = precision::held(asked, found, shape[1], role);
             matrices.push(HeldMatrix { parameter, rows: shape[0], columns: shape[1], found, held, instead });
         }

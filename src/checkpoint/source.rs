@@ -1,11 +1,14 @@
-//! Where a model comes from: a Hugging Face folder, or the binary itself. Every later stage asks a
-//! [`Source`] for a file by name and does not know what is behind it.
+//! Where a model comes from: a Hugging Face folder, a GGUF file, or the binary itself. Every later
+//! stage asks a [`Source`] for a file by name and does not know what is behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::Read;
 use std::ops::Deref;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use super::gguf::{self, GgufFile};
 use super::{embedded, hub};
 use crate::error::{Error, Result};
 
@@ -14,6 +17,8 @@ use crate::error::{Error, Result};
 pub enum Source {
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
+    /// A GGUF file.
+    Gguf(Arc<GgufFile>),
     /// The default model, inside the binary.
     Embedded,
 }
@@ -51,21 +56,24 @@ const HOW_TO_CONVERT: &str = "convert it in Python with \
     `AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)`";
 
 impl Source {
-    /// A folder that holds a `config.json`.
+    /// A folder that holds a `config.json`, or a GGUF file.
     ///
     /// # Errors
-    /// If there is no such folder, or it is something else, with what to do about it.
-    pub fn folder(path: &Path) -> Result<Source> {
+    /// If there is no such folder or file, or it is something else, with what to do about it.
+    pub fn open(path: &Path) -> Result<Source> {
         let not_a_model = |problem: &str, hint: &str| {
             Err(Error::NotAModel { path: path.to_path_buf(), problem: problem.into(), hint: hint.into() })
         };
         if !path.exists() {
             return not_a_model(
-                "there is no such folder",
-                "give a folder that holds config.json, tokenizer.json and model.safetensors",
+                "there is no such folder or file",
+                "give a folder that holds config.json, tokenizer.json and model.safetensors, or a GGUF file",
             );
         }
         if path.is_file() {
+            if is_gguf(path)? {
+                return Ok(Source::Gguf(Arc::new(GgufFile::read(path, &map(path)?)?)));
+            }
             let is_pickle =
                 path.extension().is_some_and(|e| ["bin", "pth", "pt", "ckpt"].iter().any(|p| e == *p));
             return if is_pickle {
@@ -74,7 +82,10 @@ impl Source {
                     HOW_TO_CONVERT,
                 )
             } else {
-                not_a_model("is a file", "give the folder that holds config.json and model.safetensors")
+                not_a_model(
+                    "is a file, and no GGUF file",
+                    "give the folder that holds config.json and model.safetensors",
+                )
             };
         }
         if !path.join("config.json").is_file() {
@@ -86,18 +97,24 @@ impl Source {
         Ok(Source::Folder(path.to_path_buf()))
     }
 
-    /// What to call the model: the folder's name, or that on the hub if it came from there.
+    /// What to call the model: the folder's name, that on the hub if it came from there, or what a GGUF
+    /// file says.
     pub fn name(&self) -> String {
-        let Source::Folder(folder) = self else { return embedded::NAME.into() };
+        let folder = match self {
+            Source::Folder(folder) => folder,
+            Source::Gguf(file) => return file.name.clone(),
+            Source::Embedded => return embedded::NAME.into(),
+        };
         let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
         let own_name = || whole.file_name().map(|name| name.to_string_lossy().into_owned());
         hub::model_of_snapshot(&whole).or_else(own_name).unwrap_or_else(|| whole.display().to_string())
     }
 
-    /// The path of a file, for messages too.
+    /// The path of a file, for messages too; in a GGUF file all are the one.
     pub fn path(&self, file: &str) -> PathBuf {
         match self {
             Source::Folder(folder) => folder.join(file),
+            Source::Gguf(gguf) => gguf.path.clone(),
             Source::Embedded => Path::new("the embedded model").join(file),
         }
     }
@@ -107,10 +124,11 @@ impl Source {
     /// # Errors
     /// If it is there and cannot be read.
     pub fn read(&self, file: &str) -> Result<Option<Vec<u8>>> {
-        if let Source::Embedded = self {
-            return Ok(embedded::file(file).map(<[u8]>::to_vec));
-        }
-        let path = self.path(file);
+        let path = match self {
+            Source::Folder(folder) => folder.join(file),
+            Source::Gguf(gguf) => return Ok(gguf.file(file).map(<[u8]>::to_vec)),
+            Source::Embedded => return Ok(embedded::file(file).map(<[u8]>::to_vec)),
+        };
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -126,16 +144,7 @@ impl Source {
         if let (Source::Embedded, Some(bytes)) = (self, embedded::file(file)) {
             return Ok(Bytes::Static(bytes));
         }
-        let path = self.path(file);
-        let opened = File::open(&path).map_err(Error::io(&path, "open"))?;
-        let len = opened.metadata().map_err(Error::io(&path, "read the size of"))?.len();
-        if len == 0 {
-            return Ok(Bytes::Static(&[]));
-        }
-        // SAFETY: the file is only read. Another program that shortens it meanwhile would end this
-        // process with SIGBUS; reading instead of mapping would cost the model's size in memory.
-        let map = unsafe { memmap2::Mmap::map(&opened) };
-        Ok(Bytes::Mapped(map.map_err(Error::io(&path, "map into memory"))?))
+        map(&self.path(file))
     }
 
     /// The weights files: `model.safetensors`, or those that the index names.
@@ -144,6 +153,7 @@ impl Source {
     /// If there are none, or the index is no index, or names a file outside the folder or one that
     /// is missing.
     pub fn weight_files(&self) -> Result<Vec<String>> {
+        // A GGUF file is its own weights file, whatever it is asked for.
         let Source::Folder(folder) = self else { return Ok(vec![WHOLE.into()]) };
         if self.path(WHOLE).is_file() {
             return Ok(vec![WHOLE.into()]);
@@ -161,6 +171,27 @@ impl Source {
             None => Ok(files.into_iter().collect()),
         }
     }
+}
+
+fn map(path: &Path) -> Result<Bytes> {
+    let opened = File::open(path).map_err(Error::io(path, "open"))?;
+    let len = opened.metadata().map_err(Error::io(path, "read the size of"))?.len();
+    if len == 0 {
+        return Ok(Bytes::Static(&[]));
+    }
+    // SAFETY: the file is only read. Another program that shortens it meanwhile would end this
+    // process with SIGBUS; reading instead of mapping would cost the model's size in memory.
+    let map = unsafe { memmap2::Mmap::map(&opened) };
+    Ok(Bytes::Mapped(map.map_err(Error::io(path, "map into memory"))?))
+}
+
+/// Whether a file is one, by its first bytes or by its name.
+fn is_gguf(path: &Path) -> Result<bool> {
+    let mut start = vec![];
+    let opened = File::open(path).map_err(Error::io(path, "open"))?;
+    opened.take(4).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
+    let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    Ok(named || start == gguf::header::MAGIC)
 }
 
 /// The weights in one file, or the list of the files that they are in.

@@ -1,5 +1,5 @@
-//! Weights in safetensors files: mapped, their headers checked before anything is used, and lent
-//! to the decoder by our parameters' names.
+//! Weights in safetensors or GGUF files: mapped, their headers checked before anything is used, and
+//! lent to the decoder by our parameters' names.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -11,6 +11,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::families::{Family, Rows};
+use super::gguf::header::{Header, TensorInfo};
+use super::gguf::tensor_type::{SUPPORTED as SUPPORTED_BY_GGUF, TensorType};
 use super::source::{Bytes, Source};
 use crate::error::{Error, Result};
 use crate::kernels::matmul::{ElementType, RawMatrix};
@@ -23,6 +25,8 @@ pub struct Weights {
     tensors: HashMap<String, TensorPlace>,
     /// Where to say that a tensor is missing.
     first_file: PathBuf,
+    /// The types that are loaded from such files, and what to do about others.
+    supported: &'static str,
 }
 
 struct WeightFile {
@@ -32,10 +36,47 @@ struct WeightFile {
 
 struct TensorPlace {
     file: usize,
-    dtype: Dtype,
+    dtype: StoredType,
+    /// How its values are held, where that is a type we compute with.
+    element: Option<ElementType>,
+    /// Of its values.
     shape: Vec<usize>,
+    /// Whether it was written outputs × inputs though its family stores inputs × outputs.
+    turned: bool,
     start: usize,
     end: usize,
+}
+
+/// A tensor as it lies in its file.
+pub(super) struct StoredTensor<'a> {
+    pub dtype: Dtype,
+    /// How its values are held, where that is a type we compute with.
+    pub element: Option<ElementType>,
+    /// Of its values.
+    pub shape: &'a [usize],
+    /// Whether it was written outputs × inputs though its family stores inputs × outputs.
+    pub turned: bool,
+    pub bytes: &'a [u8],
+}
+
+/// In a file's metadata, before the name of a tensor: which quantised type its bytes are, and that
+/// it lies outputs × inputs though its family stores it the other way.
+pub(super) const QUANTIZED_KEY: &str = "attend.dtype.";
+pub(super) const TURNED_KEY: &str = "attend.transposed.";
+/// A tensor's type, as its file has it.
+#[derive(Clone, Copy)]
+enum StoredType {
+    Safetensors(Dtype),
+    Gguf(&'static TensorType),
+}
+
+impl fmt::Display for StoredType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoredType::Safetensors(dtype) => write!(f, "{dtype:?}"),
+            StoredType::Gguf(tensor_type) => f.write_str(tensor_type.name),
+        }
+    }
 }
 
 impl Weights {
@@ -45,11 +86,19 @@ impl Weights {
     /// If a file is missing, cut off, garbled, or names a tensor twice (also across files).
     pub fn open(source: &Source) -> Result<Weights> {
         let names = source.weight_files()?;
-        let mut weights =
-            Weights { files: vec![], tensors: HashMap::new(), first_file: source.path(&names[0]) };
+        let supported = match source {
+            Source::Gguf(_) => SUPPORTED_BY_GGUF,
+            _ => "F32, F16 or BF16; convert the checkpoint to one of these",
+        };
+        let first_file = source.path(&names[0]);
+        let mut weights = Weights { files: vec![], tensors: HashMap::new(), first_file, supported };
         for name in names {
             let (path, bytes) = (source.path(&name), source.map(&name)?);
-            for (tensor, mut place) in read_header(&path, &bytes)? {
+            let tensors = match source {
+                Source::Gguf(_) => read_gguf(&path, &bytes)?,
+                _ => read_header(&path, &bytes)?,
+            };
+            for (tensor, mut place) in tensors {
                 place.file = weights.files.len();
                 if weights.tensors.insert(tensor.clone(), place).is_some() {
                     let problem = format!("tensor {tensor} is in another shard too");
@@ -65,7 +114,11 @@ impl Weights {
     pub fn bytes_by_type(&self) -> BTreeMap<String, usize> {
         let mut sizes = BTreeMap::new();
         for place in self.tensors.values() {
-            *sizes.entry(format!("{:?}", place.dtype).to_lowercase()).or_insert(0) += place.end - place.start;
+            let name = match place.element {
+                Some(element) => element.name().to_owned(),
+                None => place.dtype.to_string().to_lowercase(),
+            };
+            *sizes.entry(name).or_insert(0) += place.end - place.start;
         }
         sizes
     }
@@ -80,13 +133,21 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// How a tensor's values are held in the file, where that is a type we compute with.
-    pub fn element(&self, name: &str) -> Option<ElementType> {
-        element(self.tensors.get(name)?.dtype)
+    /// A tensor as it lies in a safetensors file.
+    pub(super) fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let TensorPlace { file, dtype, element, ref shape, turned, start, end } = *self.tensors.get(name)?;
+        let StoredType::Safetensors(dtype) = dtype else { return None };
+        Some(StoredTensor { dtype, element, shape, turned, bytes: &self.files[file].bytes[start..end] })
     }
 
-    /// A whole tensor, whose shape must be `shape`.
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
+    /// Gives the memory of what was read so far back to the system.
+    pub(super) fn release(&self) {
+        self.files.iter().for_each(|file| file.bytes.release());
+    }
+
+    /// Where a tensor lies, and its type; its shape must be `shape`, and the type one that we compute
+    /// with (of a vector, one without blocks).
+    fn place(&self, name: &str, shape: &[usize]) -> Result<(&TensorPlace, ElementType)> {
         let place = self
             .tensors
             .get(name)
@@ -100,17 +161,27 @@ impl Weights {
                 expected: shape.to_vec(),
             });
         }
-        let element = element(place.dtype).ok_or_else(|| Error::TensorType {
-            file: file.path.clone(),
-            name: name.into(),
-            found: format!("{:?}", place.dtype),
-        })?;
+        match place.element {
+            Some(element) if shape.len() == 2 || !element.is_quantized() => Ok((place, element)),
+            _ => Err(Error::TensorType {
+                file: file.path.clone(),
+                name: name.into(),
+                found: place.dtype.to_string(),
+                supported: self.supported,
+            }),
+        }
+    }
+
+    /// A whole tensor, whose shape must be `shape`.
+    fn matrix(&self, name: &str, shape: &[usize]) -> Result<RawMatrix<'_>> {
+        let (place, element) = self.place(name, shape)?;
+        let bytes = &self.files[place.file].bytes[place.start..place.end];
         let (rows, columns) = match shape {
             [columns] => (1, *columns),
             [rows, columns] => (*rows, *columns),
             _ => unreachable!("the decoder asks for vectors and matrices"),
         };
-        Ok(RawMatrix { rows, columns, element, bytes: Cow::Borrowed(&file.bytes[place.start..place.end]) })
+        Ok(RawMatrix { rows, columns, element, bytes: Cow::Borrowed(bytes) })
     }
 }
 
@@ -135,6 +206,25 @@ impl<'a> NamedWeights<'a> {
         if missing(&whole) && !missing(&headless) { headless } else { whole }
     }
 
+    /// Whether there is an output head that differs from the embedding, which the config says it is.
+    /// Transformers believes the weights then.
+    ///
+    /// # Errors
+    /// If one of them has a wrong shape or type.
+    pub(super) fn holds_another_head(&self) -> Result<bool> {
+        let [head, embedding] = [Module::OutputHead, Module::Embedding].map(Module::weight);
+        let stored = |name: &String| self.weights.tensors.contains_key(name);
+        if self.config.is_encoder()
+            || !self.config.tied_head
+            || ![head, embedding].iter().all(|parameter| self.names(*parameter).iter().all(stored))
+        {
+            return Ok(false);
+        }
+        let shape = [self.config.vocabulary, self.config.embedding_width];
+        let (head, embedding) = (self.parameter(head, &shape)?, self.parameter(embedding, &shape)?);
+        Ok((head.element, head.bytes) != (embedding.element, embedding.bytes))
+    }
+
     /// The tensors that hold a parameter, as they are called in these files.
     pub(super) fn names(&self, parameter: Parameter) -> Vec<String> {
         let suffixes = match parameter.part {
@@ -151,9 +241,44 @@ impl<'a> NamedWeights<'a> {
     }
 }
 
+/// How the tensors of a parameter lie in their files.
+struct Stored {
+    rows: Rows,
+    /// Of each.
+    shape: Vec<usize>,
+    transposed: bool,
+}
+
+impl NamedWeights<'_> {
+    fn stored(&self, parameter: Parameter, shape: &[usize], names: &[String]) -> Stored {
+        let place = (self.family.place)(self.config, parameter.module);
+        let mut held = shape.to_vec();
+        held[0] = match place.rows {
+            Rows::All | Rows::Interleaved { .. } => shape[0] / names.len(),
+            Rows::Blocks { total, .. } => total,
+        };
+        let turned = |name: &String| self.weights.tensors.get(name).is_some_and(|tensor| tensor.turned);
+        let transposed = place.transposed && shape.len() == 2 && !names.iter().any(turned);
+        if transposed {
+            held.reverse();
+        }
+        Stored { rows: place.rows, shape: held, transposed }
+    }
+
+    /// The type that [`parameter`](ParameterSource::parameter) gives, after the same checks, without
+    /// reading the values.
+    pub(super) fn element(&self, parameter: Parameter, shape: &[usize]) -> Result<ElementType> {
+        let names = self.names(parameter);
+        let stored = self.stored(parameter, shape, &names);
+        let elements = names.iter().map(|name| Ok(self.weights.place(name, &stored.shape)?.1));
+        let element = elements.collect::<Result<Vec<_>>>()?[0];
+        Ok(if stored.transposed && element.is_quantized() { ElementType::F32 } else { element })
+    }
+}
+
 impl Drop for NamedWeights<'_> {
     fn drop(&mut self) {
-        self.weights.files.iter().for_each(|file| file.bytes.release());
+        self.weights.release();
     }
 }
 
@@ -164,27 +289,19 @@ impl ParameterSource for NamedWeights<'_> {
             _ => None,
         };
         if self.layer.replace(layer) != layer {
-            self.weights.files.iter().for_each(|file| file.bytes.release());
+            self.weights.release();
         }
-        let place = (self.family.place)(self.config, parameter.module);
         let names = self.names(parameter);
-        let mut held = shape.to_vec();
-        held[0] = match place.rows {
-            Rows::All => shape[0] / names.len(),
-            Rows::Blocks { total, .. } => total,
-        };
-        let transposed = place.transposed && shape.len() == 2;
-        if transposed {
-            held.reverse();
-        }
+        let Stored { rows, shape: held, transposed } = self.stored(parameter, shape, &names);
         let parts = names
             .iter()
-            .map(|name| self.weights.tensor(name, &held))
+            .map(|name| self.weights.matrix(name, &held))
             .map(|matrix| if transposed { Ok(transpose(&matrix?)) } else { matrix })
             .collect::<Result<Vec<_>>>()?;
         let matrix = stack(parts);
-        Ok(match (place.rows, shape.len()) {
+        Ok(match (rows, shape.len()) {
             (Rows::All, _) => matrix,
+            (Rows::Interleaved { head_dim }, _) => halves_apart(&matrix, head_dim),
             // A bias has a number for each row of the weight.
             (rows, 1) => select(matrix, rows, true),
             (rows, _) => select(matrix, rows, false),
@@ -225,10 +342,24 @@ fn select(matrix: RawMatrix<'_>, rows: Rows, of_vector: bool) -> RawMatrix<'_> {
     RawMatrix { rows, columns, element: matrix.element, bytes }
 }
 
+/// Puts interleaved rows back: the first half of each head before the second. Of a vector (one row),
+/// the numbers.
+fn halves_apart(matrix: &RawMatrix<'_>, head_dim: usize) -> RawMatrix<'static> {
+    let rows = if matrix.rows == 1 { matrix.columns } else { matrix.rows };
+    let row = matrix.bytes.len() / rows;
+    let mut bytes = Vec::with_capacity(matrix.bytes.len());
+    for head in matrix.bytes.chunks_exact(head_dim * row) {
+        for half in 0..2 {
+            head.chunks_exact(row).skip(half).step_by(2).for_each(|row| bytes.extend_from_slice(row));
+        }
+    }
+    RawMatrix { rows: matrix.rows, columns: matrix.columns, element: matrix.element, bytes: bytes.into() }
+}
+
 /// `[inputs, outputs]` → `[outputs, inputs]`.
 ///
 /// Blocks of quantised numbers run along the inputs: those are decoded.
-fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
+pub(super) fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
     if matrix.element.is_quantized() {
         let values = (0..matrix.rows).flat_map(|row| matrix.row(row));
         let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
@@ -254,6 +385,16 @@ fn element(dtype: Dtype) -> Option<ElementType> {
         Dtype::F16 => Some(ElementType::F16),
         _ => None,
     }
+}
+
+fn read_gguf(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> {
+    let tensors = Header::read(path, bytes)?.tensors.into_iter();
+    Ok(tensors
+        .map(|TensorInfo { name, tensor_type, shape, start, end }| {
+            let (dtype, element) = (StoredType::Gguf(tensor_type), tensor_type.element());
+            (name, TensorPlace { file: 0, dtype, element, shape, turned: false, start, end })
+        })
+        .collect())
 }
 
 fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> {
@@ -284,21 +425,56 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> 
         })
     })?;
     let start = 8 + length as usize;
-    Ok(metadata
-        .tensors()
-        .into_iter()
-        .map(|(name, info)| {
-            let (from, to) = info.data_offsets;
-            let place = TensorPlace {
-                file: 0,
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                start: start + from,
-                end: start + to,
-            };
-            (name, place)
-        })
-        .collect())
+    let mut tensors = HashMap::new();
+    for (name, info) in metadata.tensors() {
+        let (from, to) = info.data_offsets;
+        let place = TensorPlace {
+            file: 0,
+            dtype: StoredType::Safetensors(info.dtype),
+            element: element(info.dtype),
+            shape: info.shape.clone(),
+            turned: false,
+            start: start + from,
+            end: start + to,
+        };
+        tensors.insert(name, place);
+    }
+    for (key, value) in metadata.metadata().iter().flatten() {
+        if let Some(tensor) = key.strip_prefix(TURNED_KEY).and_then(|name| tensors.get_mut(name)) {
+            tensor.turned = true;
+        }
+        if let Some(name) = key.strip_prefix(QUANTIZED_KEY) {
+            name_quantized(&mut tensors, name, value)
+                .map_err(|text| problem(format!("its metadata says {key} = {value:?}, but {text}")))?;
+        }
+    }
+    Ok(tensors.into_iter().collect())
+}
+
+/// Makes a tensor of bytes `[rows, bytes of a row]` one of quantised values `[rows, columns]`.
+fn name_quantized(
+    tensors: &mut HashMap<String, TensorPlace>,
+    tensor: &str,
+    element: &str,
+) -> Result<(), String> {
+    let place = tensors.get_mut(tensor).ok_or("there is no such tensor")?;
+    let element = ElementType::from_name(element)
+        .filter(|element| element.is_quantized())
+        .ok_or("that is no quantised type that attend knows")?;
+    let [rows, row_bytes] = place.shape[..] else {
+        return Err(format!("its shape is {:?}, expected [rows, bytes of a row]", place.shape));
+    };
+    let is_u8 = matches!(place.dtype, StoredType::Safetensors(Dtype::U8));
+    if !is_u8 || !row_bytes.is_multiple_of(element.block_bytes()) {
+        return Err(format!(
+            "it holds {} in rows of {row_bytes}, expected U8 in rows of a multiple of {}",
+            place.dtype,
+            element.block_bytes()
+        ));
+    }
+    place.element = Some(element);
+    place.shape = vec![rows, row_bytes / element.block_bytes() * element.block_values()];
+    Ok(())
 }
 
 /// The first key of a JSON object that stands there twice: serde, and with it the safetensors
@@ -350,6 +526,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn rows_of_each_head_return_to_their_halves() {
+        // Two heads of 4 rows: what llama.cpp's converter makes of 0 to 7.
+        let stored = [0f32, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
+        let bytes: Vec<u8> = stored.iter().flat_map(|value| value.to_le_bytes()).collect();
+        for (rows, columns) in [(8, 1), (1, 8)] {
+            let matrix = RawMatrix { rows, columns, element: ElementType::F32, bytes: (&bytes).into() };
+            let apart = halves_apart(&matrix, 4);
+            let values: Vec<f32> = (0..rows).flat_map(|row| apart.row(row)).collect();
+            assert_eq!(values, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        }
+    }
+
     const GOOD: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F16","shape":[1,2],"data_offsets":[8,12]}}"#;
 
     #[test]
@@ -397,5 +586,36 @@ mod tests {
         let mut huge = file(GOOD, 12);
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(message(&huge).contains("cut off"));
+    }
+
+    fn quantized(metadata: &str, shape: &str, len: usize) -> Vec<u8> {
+        let header = format!(
+            r#"{{"__metadata__":{{{metadata}}},"a":{{"dtype":"U8","shape":{shape},"data_offsets":[0,{len}]}}}}"#
+        );
+        file(&header, len)
+    }
+
+    #[test]
+    fn quantised_tensors_have_the_shape_of_their_values() {
+        let bytes = quantized(r#""attend.dtype.a":"q4_1""#, "[3,40]", 120);
+        let tensors = read_header(Path::new("x"), &bytes).unwrap();
+        assert_eq!(tensors[0].1.element, Some(ElementType::Q4_1));
+        assert_eq!(tensors[0].1.shape, [3, 64]);
+        let plain = read_header(Path::new("x"), &quantized("", "[3,40]", 120)).unwrap();
+        assert_eq!((plain[0].1.element, plain[0].1.shape.as_slice()), (None, [3, 40].as_slice()));
+    }
+
+    #[test]
+    fn wrong_words_about_quantised_tensors_are_refused() {
+        for (metadata, shape, len, expected) in [
+            (r#""attend.dtype.b":"q4_1""#, "[3,40]", 120, "no such tensor"),
+            (r#""attend.dtype.a":"q9_9""#, "[3,40]", 120, "no quantised type"),
+            (r#""attend.dtype.a":"f32""#, "[3,40]", 120, "no quantised type"),
+            (r#""attend.dtype.a":"q4_1""#, "[3,41]", 123, "rows of a multiple of 20"),
+            (r#""attend.dtype.a":"q4_1""#, "[120]", 120, "expected [rows, bytes of a row]"),
+        ] {
+            let message = message(&quantized(metadata, shape, len));
+            assert!(message.contains(expected) && message.contains("attend.dtype."), "{message}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use attend::model::{Decoder, Mask};
 use clap::Args;
 
 use super::bench_output::{Format, Row, Speculation, write_rows};
-use super::model_args::{Dtype, Kernels, device_name, open};
+use super::model_args::{CacheDtype, Dtype, Kernels, device_name, open};
 use super::output::{interrupt_flag, note, print};
 use super::prompt_args::PromptArgs;
 use super::speculate_args::SpeculateArgs;
@@ -43,6 +43,9 @@ pub struct BenchArgs {
     /// How weights are held (a list) [default: as in the checkpoint]
     #[arg(long, value_enum, value_delimiter = ',')]
     dtype: Vec<Dtype>,
+    /// How keys and values are held
+    #[arg(long, value_enum, default_value_t = CacheDtype::F32, value_name = "DTYPE")]
+    cache_dtype: CacheDtype,
     /// Where to compute: cpu, cuda, cuda:N, or auto
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
@@ -92,6 +95,7 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
         for dtype in &dtypes {
             let compute = super::model_args::ComputeArgs {
                 dtype: *dtype,
+                cache_dtype: args.cache_dtype,
                 threads,
                 device: args.device.clone(),
                 kernels: args.kernels,
@@ -244,6 +248,8 @@ impl Bench<'_> {
             family: config.family.clone(),
             parameters: config.parameter_count(),
             dtype: ops.element().name(),
+            cache_dtype: ops.cache_type().name(),
+            cache_bytes_per_token: config.cache_bytes_per_token(ops.cache_type()),
             device: device_name(ops.device()),
             kernels: ops.arithmetic(),
             threads: ops.threads(),

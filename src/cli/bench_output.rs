@@ -31,6 +31,10 @@ pub struct Row {
     pub parameters: usize,
     /// How weights are held.
     pub dtype: &'static str,
+    /// How keys and values are held.
+    pub cache_dtype: &'static str,
+    /// Of keys and values, for each position.
+    pub cache_bytes_per_token: usize,
     pub device: &'static str,
     /// Whose arithmetic: the kernels' tier, or `candle`.
     pub kernels: &'static str,
@@ -124,7 +128,7 @@ fn table(cells: &[[String; 9]]) -> String {
     out
 }
 
-/// The machine, and what the shares are of.
+/// The machine, what the shares are of, and what a position takes in the cache.
 fn footer(rows: &[Row]) -> String {
     let mut out = String::new();
     let mut threads = 0;
@@ -138,6 +142,10 @@ fn footer(rows: &[Row]) -> String {
             row.memory_bandwidth / 1e9,
             counted(row.threads, "thread"),
         );
+    }
+    if let Some(row) = rows.first() {
+        let cache = megabytes(row.cache_bytes_per_token as u64);
+        let _ = writeln!(out, "keys and values of a token: {cache} in {}", row.cache_dtype);
     }
     for row in rows {
         if let Some(Speculation { acceptance, gain }) = &row.speculation {
@@ -158,7 +166,7 @@ fn footer(rows: &[Row]) -> String {
 
 fn csv(rows: &[Row]) -> String {
     let mut out = String::from(
-        "version,cpu,model,family,parameters,dtype,device,kernels,threads,test,depth,tokens_per_second,\
+        "version,cpu,model,family,parameters,dtype,cache_dtype,cache_bytes_per_token,device,kernels,threads,test,depth,tokens_per_second,\
          tokens_per_second_deviation,tokens_per_second_capturing,tokens_per_second_capturing_deviation,\
          bytes_per_token,memory_bandwidth,bandwidth_share,peak_memory,passes,drafted,accepted,gain\n",
     );
@@ -176,6 +184,8 @@ fn csv(rows: &[Row]) -> String {
             csv_quoted(&row.family),
             row.parameters.to_string(),
             row.dtype.into(),
+            row.cache_dtype.into(),
+            row.cache_bytes_per_token.to_string(),
             row.device.into(),
             csv_quoted(row.kernels),
             row.threads.to_string(),

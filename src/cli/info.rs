@@ -1,25 +1,22 @@
 //! `attend info`: what a model is, without loading its weights.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use attend::checkpoint::HeldMatrix;
 use attend::checkpoint::families::FAMILIES;
-use attend::kernels::matmul::ElementType;
 use attend::model::ModelConfig;
 use attend::model::position::RotaryScaling;
-use attend::model::precision::Instead;
 use clap::Args;
 
 use super::Outcome;
-use super::model_args::{Dtype, open};
+use super::held::held_lines;
+use super::model_args::{CacheDtype, Dtype, open};
 use super::output::{megabytes, print};
 
 #[derive(Args)]
 pub struct InfoArgs {
-    /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
+    /// Folder with config.json and model.safetensors, a GGUF file, or a model of the hub, OWNER/NAME or
     /// OWNER/NAME@REVISION, which is fetched [default: the embedded model]
     #[arg(value_name = "MODEL")]
     positional: Option<PathBuf>,
@@ -29,6 +26,9 @@ pub struct InfoArgs {
     /// Say how the weights would be held with this --dtype [default: as in the checkpoint]
     #[arg(long, value_enum, value_name = "DTYPE")]
     dtype: Option<Dtype>,
+    /// Say how much the cache would take with this --cache-dtype
+    #[arg(long, value_enum, default_value_t = CacheDtype::F32, value_name = "DTYPE")]
+    cache_dtype: CacheDtype,
     /// List the families (model_type in config.json) that load
     #[arg(long, conflicts_with_all = ["positional", "model", "dtype"])]
     families: bool,
@@ -89,8 +89,9 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     if let Some(window) = windowed.first() {
         line("window", format!("{window} keys, in {} of {} layers", windowed.len(), config.layers));
     }
-    let cache = config.cache_bytes_per_token();
-    line("cache", format!("{cache} bytes ({}) a token, in f32", megabytes(cache as u64)));
+    let held = args.cache_dtype.held();
+    let cache = config.cache_bytes_per_token(held);
+    line("cache", format!("{cache} bytes ({}) a token, in {}", megabytes(cache as u64), held.name()));
     let types: Vec<String> = checkpoint
         .weights()
         .bytes_by_type()
@@ -98,6 +99,7 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
         .map(|(dtype, bytes)| format!("{dtype} ({})", megabytes(*bytes as u64)))
         .collect();
     line("weights", types.join(", "));
+    line("format", checkpoint.format());
     let asked = args.dtype.map(Dtype::element);
     for (number, text) in held_lines(&checkpoint.held(asked)?, asked).into_iter().enumerate() {
         line(if number == 0 { "in memory" } else { "" }, text);
@@ -165,38 +167,4 @@ fn positions(config: &ModelConfig) -> String {
         kinds.push(format!("rotary, base {}{part}{scaling}", rotary.base));
     }
     if kinds.is_empty() { "none".into() } else { kinds.join("; ") }
-}
-
-/// How many matrices are held as what, then a line for each kind that is not as was asked.
-fn held_lines(matrices: &[HeldMatrix], asked: Option<ElementType>) -> Vec<String> {
-    let mut types = BTreeMap::<ElementType, (usize, usize)>::new();
-    let mut kinds = BTreeMap::<(Instead, ElementType, usize, ElementType), usize>::new();
-    for matrix in matrices {
-        let (count, bytes) = types.entry(matrix.held).or_default();
-        *count += 1;
-        *bytes += matrix.held.row_bytes(matrix.columns).unwrap_or(0) * matrix.rows;
-        if let Some(instead) = matrix.instead {
-            let wanted = asked.unwrap_or(matrix.found);
-            *kinds.entry((instead, wanted, matrix.columns, matrix.held)).or_default() += 1;
-        }
-    }
-    let types: Vec<String> = types
-        .into_iter()
-        .map(|(held, (count, bytes))| format!("{held}: {count} matrices ({})", megabytes(bytes as u64)))
-        .collect();
-    let all = matrices.len();
-    let kinds = kinds.into_iter().map(|((instead, wanted, columns, held), count)| match instead {
-        Instead::Indivisible => format!(
-            "{count} of {all} matrices: rows of {columns} do not divide by {}; held as {held}",
-            wanted.block_values()
-        ),
-        Instead::Table => {
-            format!("{count} of {all} matrices: embedding and output head stay finer than {wanted}; held as {held}")
-        }
-        Instead::Router => format!("{count} of {all} matrices: routers stay as they are; held as {held}"),
-        Instead::NoKernel => {
-            format!("{count} of {all} matrices: no kernel computes with {wanted}; held as {held}")
-        }
-    });
-    std::iter::once(types.join(", ")).chain(kinds).collect()
 }

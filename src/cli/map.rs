@@ -16,7 +16,7 @@ use terminal_size::{Height, Width, terminal_size};
 use unicode_width::UnicodeWidthStr;
 
 use super::capture_args::{CaptureArgs, RunInfo};
-use super::model_args::{ComputeArgs, Kernels, ModelArgs};
+use super::model_args::{CacheDtype, ComputeArgs, Kernels, ModelArgs};
 use super::output::{note, print};
 use super::prompt_args::{PromptArgs, records};
 use super::{Outcome, usage};
@@ -98,7 +98,7 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
 }
 
 fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
-    let ComputeArgs { dtype, threads, device, kernels } = &args.model.compute;
+    let ComputeArgs { dtype, cache_dtype, threads, device, kernels } = &args.model.compute;
     let PromptArgs { prompt_option, file, prompt_ids } = &args.prompt;
     if prompt_option.is_some() || file.is_some() || prompt_ids.is_some() {
         return Err(usage(format!(
@@ -107,6 +107,7 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
         )));
     }
     let runs_a_model = args.model.model.is_some() || args.mask.is_some() || args.capture.attention.is_some();
+    let runs_a_model = runs_a_model || *cache_dtype != CacheDtype::F32;
     if runs_a_model || dtype.is_some() || threads.is_some() || device != "auto" || *kernels != Kernels::Native
     {
         return Err(usage(format!(

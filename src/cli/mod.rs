@@ -3,8 +3,10 @@
 mod bench;
 mod bench_output;
 mod capture_args;
+mod convert;
 mod download;
 mod generate;
+mod held;
 mod info;
 mod map;
 mod model_args;
@@ -38,6 +40,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Measure how well a model predicts a text
     Perplexity(perplexity::PerplexityArgs),
+    /// Write a model again with its weights in another type
+    Convert(convert::ConvertArgs),
     /// Describe a model
     Info(info::InfoArgs),
     /// Print a completion script for a shell
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Map(args) => map::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Perplexity(args) => perplexity::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
         Command::Completions(args) => shell::completions(args),
         Command::Man => shell::man(),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use attend::checkpoint::hub::{self, ModelId, Settings};
+use attend::kernels::cache::CacheType;
 use attend::kernels::matmul::ElementType;
 use attend::kernels::threads::available_threads;
 use attend::model::KernelChoice;
@@ -18,8 +19,8 @@ use super::usage;
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// Folder with config.json, tokenizer.json and model.safetensors, or a model of the hub,
-    /// OWNER/NAME or OWNER/NAME@REVISION, which is fetched [default: the embedded model]
+    /// Folder with config.json, tokenizer.json and model.safetensors, a GGUF file, or a model of the
+    /// hub, OWNER/NAME or OWNER/NAME@REVISION, which is fetched [default: the embedded model]
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -32,6 +33,9 @@ pub struct ComputeArgs {
     /// checkpoint]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
+    /// How keys and values are held in memory
+    #[arg(long, value_enum, default_value_t = CacheDtype::F32, value_name = "DTYPE")]
+    pub cache_dtype: CacheDtype,
     /// Threads that compute [default: the CPUs at hand]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -56,6 +60,14 @@ pub enum Dtype {
     Q4_1,
     #[value(name = "q4_k")]
     Q4K,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheDtype {
+    F32,
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -116,7 +128,8 @@ impl ComputeArgs {
             }
         }
         let element = self.dtype.map(Dtype::element);
-        Ok(LoadOptions { device: device(&self.device)?, kernels, element, threads })
+        let cache = self.cache_dtype.held();
+        Ok(LoadOptions { device: device(&self.device)?, kernels, element, cache, threads })
     }
 }
 
@@ -130,6 +143,16 @@ impl Dtype {
             Dtype::Q4_0 => ElementType::Q4_0,
             Dtype::Q4_1 => ElementType::Q4_1,
             Dtype::Q4K => ElementType::Q4K,
+        }
+    }
+}
+
+impl CacheDtype {
+    pub fn held(self) -> CacheType {
+        match self {
+            CacheDtype::F32 => CacheType::F32,
+            CacheDtype::F16 => CacheType::F16,
+            CacheDtype::Q8_0 => CacheType::Q8_0,
         }
     }
 }

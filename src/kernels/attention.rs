@@ -2,6 +2,7 @@
 //!
 //! Both products are [tiles](super::tile): the cache keeps keys in panels of 32 positions and
 //! values in panels of 32 columns, so scores need no horizontal sums and nothing is packed again.
+//! A narrow cache has its panels widened to f32 as they are met.
 //! Query heads that share a key/value head lie in the same tiles and read its keys once.
 //!
 //! Keys are taken in chunks of 256 positions. Each chunk gives, for each row, its largest score
@@ -92,8 +93,7 @@ pub fn attend(
         SharedSlice::new(map)
     });
     let out = SharedSlice::new(out);
-    let (keys, values) = cache.layer(layer);
-    let job = Job { isa, shape, keys, values, queries, group, out, map };
+    let job = Job { isa, shape, cache, layer, queries, group, out, map };
     let rows = tokens * group;
     let tiles = shape.kv_heads * rows.div_ceil(TILE_ROWS);
     let chunks = queries.keys.div_ceil(CHUNK);
@@ -168,9 +168,8 @@ impl Partial {
 struct Job<'a> {
     isa: Isa,
     shape: CacheShape,
-    /// The layer's part of the cache.
-    keys: &'a [f32],
-    values: &'a [f32],
+    cache: &'a Cache,
+    layer: usize,
     queries: Queries<'a>,
     /// Query heads for each key/value head.
     group: usize,
@@ -240,10 +239,10 @@ impl Job<'_> {
         let first_key = chunk * CHUNK;
         let keys = self.visible(tile, tile.rows - 1).end.min(first_key + CHUNK) - first_key;
         let mut scores = [0f32; TILE_ROWS * CHUNK];
-        let key_head = &self.keys[tile.kv_head * shape.key_head()..][..shape.key_head()];
+        let mut wide = vec![];
         for panel in 0..keys.div_ceil(PANEL) {
-            let keys =
-                &key_head[(first_key / PANEL + panel) * shape.head_dim * PANEL..][..shape.head_dim * PANEL];
+            let in_head = first_key / PANEL + panel;
+            let keys = self.cache.key_panel(self.isa, self.layer, tile.kv_head, in_head, &mut wide);
             let args = TileArgs {
                 rows: tile.rows,
                 depth: shape.head_dim,
@@ -288,8 +287,9 @@ impl Job<'_> {
         }
         let width = shape.value_panels() * PANEL;
         for panel in 0..shape.value_panels() {
-            let values = &self.values[(tile.kv_head * shape.value_panels() + panel) * shape.value_panel()..]
-                [first_key * PANEL..(first_key + keys) * PANEL];
+            let positions = first_key..first_key + keys;
+            let values =
+                self.cache.value_rows(self.isa, self.layer, tile.kv_head, panel, positions, &mut wide);
             let args = TileArgs {
                 rows: tile.rows,
                 depth: keys,

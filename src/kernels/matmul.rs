@@ -12,8 +12,8 @@ pub use super::element::ElementType;
 pub use super::packed_matrix::PackedMatrix;
 use super::packed_matrix::{PanelValue, Part, panel_bytes};
 use super::quantized_panel::GROUP;
-use super::quantized_rows::QuantizedRows;
-use super::quantized_tile::{QuantizedTile, tile_q4_0, tile_q4_1, tile_q4_k, tile_q8_0};
+use super::quantized_rows::{Integers, QuantizedRows};
+use super::quantized_tile::{QuantizedTile, RowIntegers, tile_q4_0, tile_q4_1, tile_q4_k, tile_q8_0};
 pub use super::raw_matrix::RawMatrix;
 use super::threads::SharedSlice;
 use super::tile::{
@@ -130,13 +130,17 @@ impl Job<'_> {
             self.panel(panel, tiles, |tile: Tile<'_>| {
                 let at = tile.first * groups;
                 let len = tile.rows * groups;
+                let part = |part: &Integers| RowIntegers {
+                    integers: part.integers[tile.first * self.depth..][..tile.rows * self.depth].as_ptr(),
+                    scales: part.scales[at..][..len].as_ptr(),
+                    sums: part.sums[at..][..len].as_ptr(),
+                };
                 let args = QuantizedTile {
                     rows: tile.rows,
                     depth: self.depth,
-                    integers: x.integers[tile.first * self.depth..][..tile.rows * self.depth].as_ptr(),
-                    scales: x.scales[at..][..len].as_ptr(),
+                    first: part(&x.first),
+                    second: part(&x.second),
                     sums: x.sums[at..][..len].as_ptr(),
-                    integer_sums: x.integer_sums[at..][..len].as_ptr(),
                     panel: weights.as_ptr(),
                     out: tile.out.as_mut_ptr(),
                     out_row: PANEL,
@@ -233,16 +237,28 @@ mod tests {
         RawMatrix { rows, columns, element, bytes }
     }
 
-    /// What quantised weights meet: the nearest of 255 values in each group of 32.
-    fn rounded(input: &[f32]) -> Vec<f32> {
-        input
-            .chunks(32)
-            .flat_map(|group| {
-                let scale = group.iter().fold(0f32, |a, b| a.max(b.abs())) / 127.0;
-                let inverse = 1.0 / scale;
-                group.iter().map(move |value| (value * inverse).round_ties_even() * scale)
-            })
-            .collect()
+    /// What quantised weights meet: in each group of 32 the nearest of 255 values, and in large groups
+    /// the nearest of 255 to what is left of each.
+    fn rounded(input: &[f32], columns: usize) -> Vec<f32> {
+        let largest = |group: &[f32]| group.iter().fold(0f32, |a, b| a.max(b.abs()));
+        let nearest = |group: &[f32]| -> Vec<f32> {
+            let scale = largest(group) / 127.0;
+            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            group.iter().map(|value| (value * inverse).round_ties_even() * scale).collect()
+        };
+        let mut out = vec![];
+        for row in input.chunks_exact(columns) {
+            let mean = row.chunks(32).map(largest).sum::<f32>() / (columns / 32) as f32;
+            for group in row.chunks(32) {
+                let mut near = nearest(group);
+                if largest(group) > mean {
+                    let left: Vec<f32> = group.iter().zip(&near).map(|(value, near)| value - near).collect();
+                    near.iter_mut().zip(nearest(&left)).for_each(|(near, left)| *near += left);
+                }
+                out.extend(near);
+            }
+        }
+        out
     }
 
     /// The definition, in f64, over weights and inputs as they are held.
@@ -282,7 +298,7 @@ mod tests {
                     let input = values(tokens * columns, 2);
                     let mut out = vec![f32::NAN; tokens * rows];
                     matmul(isa, &pool, &weights, &input, &mut out);
-                    let held = if element.is_quantized() { rounded(&input) } else { input.clone() };
+                    let held = if element.is_quantized() { rounded(&input, columns) } else { input.clone() };
                     let bound = 2.0 * columns as f64 * f64::from(f32::EPSILON);
                     for (at, (ours, (sum, size))) in out.iter().zip(defined(&raw, &held)).enumerate() {
                         let error = (f64::from(*ours) - sum).abs();

@@ -21,13 +21,21 @@ use super::tile::prefetch_ahead;
 pub(super) struct QuantizedTile {
     pub rows: usize,
     pub depth: usize,
-    pub integers: *const i8,
-    pub scales: *const f32,
+    pub first: RowIntegers,
+    /// Of groups that have two sets of integers; elsewhere scales are 0.
+    pub second: RowIntegers,
     pub sums: *const f32,
-    pub integer_sums: *const i32,
     pub panel: *const u8,
     pub out: *mut f32,
     pub out_row: usize,
+}
+
+/// One set of a tile's integers.
+#[derive(Clone, Copy)]
+pub(super) struct RowIntegers {
+    pub integers: *const i8,
+    pub scales: *const f32,
+    pub sums: *const i32,
 }
 
 /// A type of quantised weights, as its panels hold it: weight = (integer − bias) · factor + summand.
@@ -116,6 +124,51 @@ kernels! {
     Q4K, tile_q4_k;
 }
 
+dispatch!(
+    /// Widens `q8_0` blocks as files hold them.
+    ///
+    /// # Safety
+    /// None beyond the tier's instructions.
+    pub(super) fn widen_blocks_q8_0 = self::widen_blocks_body [] (from: &[u8], to: &mut [f32])
+);
+
+dispatch!(
+    /// Widens a panel of `q8_0` to `[columns][32]`.
+    ///
+    /// # Safety
+    /// None beyond the tier's instructions.
+    pub(super) fn widen_q8_0 = self::widen_body [] (from: &[u8], to: &mut [f32])
+);
+
+#[inline(always)]
+unsafe fn widen_body<S: Simd>(from: &[u8], to: &mut [f32]) {
+    let layout = Q8_0::LAYOUT;
+    for (group, to) in from.chunks_exact(layout.group()).zip(to.chunks_exact_mut(GROUP * PANEL)) {
+        let (header, quads) = group.split_at(layout.group_header);
+        for first in (0..PANEL).step_by(S::LANES) {
+            let scale = S::load_f16(header.as_ptr().cast::<f16>().add(first));
+            let bias = S::mul(scale, S::splat(-128.0));
+            for (quad, to) in quads.chunks_exact(layout.quad).zip(to.chunks_exact_mut(4 * PANEL)) {
+                let columns = S::columns(S::load_bytes(quad.as_ptr().add(4 * first)));
+                for (column, values) in columns.into_iter().enumerate() {
+                    // Every step is exact: 8 bits times 11.
+                    S::store(to.as_mut_ptr().add(column * PANEL + first), S::fma(values, scale, bias));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn widen_blocks_body<S: Simd>(from: &[u8], to: &mut [f32]) {
+    for (block, to) in from.chunks_exact(2 + GROUP).zip(to.chunks_exact_mut(GROUP)) {
+        let scale = S::splat(f16::from_le_bytes([block[0], block[1]]).to_f32());
+        for (q, to) in block[2..].chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES)) {
+            S::store(to.as_mut_ptr(), S::mul(S::load_i8(q.as_ptr().cast()), scale));
+        }
+    }
+}
+
 /// Splits a tile so that its sums fit the registers: 12 of 32 on AVX-512 (and as many again in f32),
 /// 8 of 16 on AVX2.
 #[inline(always)]
@@ -159,53 +212,45 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
 ) {
     let layout = Q::LAYOUT;
     let first = part * VECTORS * S::LANES;
-    let bias = if Q::NIBBLES { Q::BIAS } else { S::DOT_BIAS };
     let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
-    let mut integers = args.integers.add(first_row * 4);
-    let mut at = first_row;
+    // Of the group's first integers, and of its scales and sums.
+    let (mut at_integers, mut at) = (first_row * 4, first_row);
     for block in 0..args.depth / (GROUP * layout.groups) {
         let block = args.panel.add(block * layout.block());
         for group in 0..layout.groups {
             let group = block.add(layout.header + group * layout.group());
-            let mut sums = [[S::splat_i32(0); VECTORS]; ROWS];
-            if bias != 0 {
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    *sums = [S::splat_i32(-bias * *args.integer_sums.add(at + row)); VECTORS];
-                }
-            }
-            let mut quad = group.add(layout.group_header);
-            for _ in 0..GROUP / 4 {
-                if ROWS == 1 {
-                    prefetch_ahead(quad);
-                    if !Q::NIBBLES {
-                        prefetch_ahead(quad.add(64));
-                    }
-                }
-                let weights = weights::<S, Q, VECTORS>(quad, part);
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let x = S::splat_bytes(integers.add(row * 4));
-                    for (sum, weights) in sums.iter_mut().zip(weights) {
-                        *sum = if Q::NIBBLES {
-                            S::dot_nibbles(*sum, weights, x)
-                        } else {
-                            S::dot_bytes(*sum, weights, x)
-                        };
-                    }
-                }
-                quad = quad.add(layout.quad);
-                integers = integers.add(args.rows * 4);
-            }
+            let quads = group.add(layout.group_header);
+            let sums = dot_group::<S, Q, ROWS, VECTORS>(
+                args.first,
+                quads,
+                part,
+                args.rows,
+                at_integers,
+                at,
+                ROWS == 1,
+            );
+            let has_second = (0..ROWS).any(|row| *args.second.scales.add(at + row) != 0.0);
+            let second = if has_second {
+                dot_group::<S, Q, ROWS, VECTORS>(args.second, quads, part, args.rows, at_integers, at, false)
+            } else {
+                [[S::splat_i32(0); VECTORS]; ROWS]
+            };
             for vector in 0..VECTORS {
                 let (factor, summand) = Q::factors::<S>(block, group, first + vector * S::LANES);
-                for (row, (totals, sums)) in totals.iter_mut().zip(sums).enumerate() {
-                    let scale = S::mul(factor, S::splat(*args.scales.add(at + row)));
-                    let mut total = S::fma(S::to_f32(sums[vector]), scale, totals[vector]);
-                    if Q::HAS_SUMMAND {
-                        total = S::fma(summand, S::splat(*args.sums.add(at + row)), total);
+                for (row, totals) in totals.iter_mut().enumerate() {
+                    let total = &mut totals[vector];
+                    let scale = S::mul(factor, S::splat(*args.first.scales.add(at + row)));
+                    *total = S::fma(S::to_f32(sums[row][vector]), scale, *total);
+                    if has_second {
+                        let scale = S::mul(factor, S::splat(*args.second.scales.add(at + row)));
+                        *total = S::fma(S::to_f32(second[row][vector]), scale, *total);
                     }
-                    totals[vector] = total;
+                    if Q::HAS_SUMMAND {
+                        *total = S::fma(summand, S::splat(*args.sums.add(at + row)), *total);
+                    }
                 }
             }
+            at_integers += args.rows * GROUP;
             at += args.rows;
         }
     }
@@ -215,6 +260,50 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
             S::store(out.add(vector * S::LANES), *total);
         }
     }
+}
+
+/// The exact sums of products of a group's integers.
+#[inline(always)]
+unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
+    x: RowIntegers,
+    quads: *const u8,
+    part: usize,
+    rows: usize,
+    at_integers: usize,
+    at: usize,
+    prefetch: bool,
+) -> [[S::Integers; VECTORS]; ROWS] {
+    let bias = if Q::NIBBLES { Q::BIAS } else { S::DOT_BIAS };
+    let mut sums = [[S::splat_i32(0); VECTORS]; ROWS];
+    if bias != 0 {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            *sums = [S::splat_i32(-bias * *x.sums.add(at + row)); VECTORS];
+        }
+    }
+    let mut integers = x.integers.add(at_integers);
+    let mut quad = quads;
+    for _ in 0..GROUP / 4 {
+        if prefetch {
+            prefetch_ahead(quad);
+            if !Q::NIBBLES {
+                prefetch_ahead(quad.add(64));
+            }
+        }
+        let weights = weights::<S, Q, VECTORS>(quad, part);
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let x = S::splat_bytes(integers.add(row * 4));
+            for (sum, weights) in sums.iter_mut().zip(weights) {
+                *sum = if Q::NIBBLES {
+                    S::dot_nibbles(*sum, weights, x)
+                } else {
+                    S::dot_bytes(*sum, weights, x)
+                };
+            }
+        }
+        quad = quad.add(Q::LAYOUT.quad);
+        integers = integers.add(rows * 4);
+    }
+    sums
 }
 
 /// Some vectors of four columns' integers.

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+use super::Pool;
 use super::blocks::dequantize;
 use super::element::ElementType;
+use super::quantize::quantize;
+use super::threads::SharedSlice;
 
 /// A row-major matrix `[rows, columns]` as it lies in a file: little-endian, any alignment, each
 /// row a whole number of [blocks](ElementType::block_values).
@@ -49,5 +52,20 @@ impl RawMatrix<'_> {
         let mut values = vec![0.0; self.columns];
         self.copy_row(row, &mut values);
         values
+    }
+
+    /// The matrix in another type, its rows shared out among the threads.
+    ///
+    /// # Panics
+    /// If a row is no whole number of the type's blocks.
+    pub fn converted(&self, pool: &Pool, element: ElementType) -> RawMatrix<'static> {
+        let row_bytes = element.row_bytes(self.columns).expect("a row is a whole number of blocks");
+        let mut bytes = vec![0; self.rows * row_bytes];
+        let shared = SharedSlice::new(&mut bytes);
+        pool.for_each(self.rows, 32, |row| {
+            // SAFETY: each row is written by one task.
+            quantize(element, &self.row(row), unsafe { shared.part(row * row_bytes, row_bytes) });
+        });
+        RawMatrix { rows: self.rows, columns: self.columns, element, bytes: bytes.into() }
     }
 }

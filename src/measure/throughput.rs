@@ -41,7 +41,8 @@ impl Test {
     /// Bytes that one timed token reads from memory at least: the weights (once a pass) and, on
     /// average, the keys and values before it.
     pub fn bytes_per_token(&self, decoder: &Decoder) -> usize {
-        let (weights, cache) = (decoder.weight_bytes_per_token(), decoder.config().cache_bytes_per_token());
+        let weights = decoder.weight_bytes_per_token();
+        let cache = decoder.config().cache_bytes_per_token(decoder.ops().cache_type());
         match self.kind {
             TestKind::Generation(tokens) => weights + cache * (self.depth + tokens / 2),
             // A pass reads weights and cache once for all of its tokens.

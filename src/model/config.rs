@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::mask::Mask;
 use super::position::Rotary;
+use crate::kernels::cache::CacheType;
 use crate::kernels::elementwise::{Activation, NormKind};
 
 /// The whole difference between one model and another.
@@ -230,13 +231,13 @@ impl ModelConfig {
         for rotary in &self.rotaries {
             rotary.validate(self.head_dim)?;
         }
-        if self.rotary_layers.len() != self.layers {
-            return problem("no_rope_layers: expected one entry for each layer".into());
-        }
         if self.windows.len() != self.layers || self.windows.contains(&Some(0)) {
             return problem(
                 "layer_types or sliding_window: expected one window of at least 1 for each layer".into(),
             );
+        }
+        if self.rotary_layers.len() != self.layers {
+            return problem("no_rope_layers: expected one entry for each layer".into());
         }
         if let Some(experts) = &self.experts {
             experts.validate(self.layers)?;
@@ -327,9 +328,9 @@ impl ModelConfig {
         self.mask == Mask::None
     }
 
-    /// Bytes that the keys and values of one position take in the cache, over all layers (f32).
-    pub fn cache_bytes_per_token(&self) -> usize {
-        self.layers * 2 * self.kv_width() * size_of::<f32>()
+    /// Bytes that the keys and values of one position take in the cache, over all layers.
+    pub fn cache_bytes_per_token(&self, held: CacheType) -> usize {
+        self.layers * 2 * self.kv_heads * held.head_bytes(self.head_dim)
     }
 }
 

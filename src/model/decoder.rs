@@ -246,6 +246,7 @@ impl Decoder {
             first: step.depth,
             last: step.depth + step.tokens - 1,
             dtype: self.ops.element().name(),
+            cache: self.ops.cache_type().name(),
         })
     }
 }

@@ -237,6 +237,8 @@ impl Alibi {
     /// Slopes of `heads` heads: powers of 2^(−8/heads), and where `heads` is no power of 2, every
     /// second power of the next one's.
     pub fn slopes(heads: usize) -> Vec<f32> {
+        // No more than any model has, whatever a config says before it has been checked.
+        let heads = heads.min(1 << 16);
         let powers = |heads: usize| {
             let base = 2f64.powf(-8.0 / heads as f64);
             (1..).map(move |power| base.powi(power) as f32)
@@ -257,5 +259,35 @@ impl Alibi {
             }
         };
         self.slopes.iter().flat_map(|slope| (0..keys).map(move |key| bias(slope, key))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of Transformers' `build_alibi_tensor`, Falcon's and BLOOM's, in f32.
+    #[test]
+    fn far_keys_have_the_biases_of_transformers() {
+        let places = |heads: usize| [(0, 257), (1, 259), (heads - 1, 513), (4, 999), (heads - 2, 771)];
+        for (heads, falcon, bloom) in [
+            (6, [64.0, 16.25, 64.0, 500.0, 386.0], [64.25, 16.1875, 64.125, 499.5, 385.5]),
+            (12, [128.0, 65.0, 45.25, 31.25, 136.0], [128.5, 64.75, 45.343_216, 31.21875, 136.294_82]),
+            (
+                71,
+                [235.0, 218.0, 292.0, 648.0, 480.0],
+                [235.670_04, 217.792_18, 292.099_27, 647.771_36, 478.736_18],
+            ),
+        ] {
+            for (rounded_and_scaled, expected) in [(true, falcon), (false, bloom)] {
+                let alibi = Alibi { slopes: Alibi::slopes(heads), rounded_and_scaled };
+                let biases = alibi.biases(1000, 1.0);
+                for ((head, key), expected) in places(heads).into_iter().zip(expected) {
+                    let bias = biases[head * 1000 + key];
+                    let within = if rounded_and_scaled { 0.0 } else { 3e-7 * expected };
+                    assert!((bias - expected).abs() <= within, "{heads} {head} {key}: {bias} {expected}");
+                }
+            }
+        }
     }
 }

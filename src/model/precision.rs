@@ -1,6 +1,18 @@
-//! As what each weight matrix is held in memory: what was asked for, as far as the matrix allows.
+//! As what numbers are held in memory: the cache as asked for, each weight matrix as far as it allows.
 
+use crate::kernels::cache::CacheType;
 use crate::kernels::matmul::ElementType;
+
+/// How numbers are to be held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Precision {
+    /// Of weights; `None`: each matrix as it is found.
+    pub asked: Option<ElementType>,
+    /// As what most weights are found.
+    pub found: ElementType,
+    /// Of keys and values.
+    pub cache: CacheType,
+}
 
 /// What a matrix is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -28,7 +28,8 @@ pub(super) const ROBERTA: Family = Family {
     ..BERT
 };
 
-pub(super) const XLM_ROBERTA: Family = Family { model_type: "xlm-roberta", ..ROBERTA };
+pub(super) const XLM_ROBERTA: Family =
+    Family { model_type: "xlm-roberta", config: |file| counted(file, DEFAULTS), ..ROBERTA };
 
 pub(super) const DISTILBERT: Family = Family {
     model_type: "distilbert",
@@ -68,16 +69,27 @@ fn encoder(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
 }
 
 fn bert(file: &ConfigFile) -> Result<ModelConfig> {
+    two_texts(file, DEFAULTS)
+}
+
+fn two_texts(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
     Ok(ModelConfig {
         token_types: file.size("type_vocab_size", Some(2))?,
         intermediate: file.size("intermediate_size", Some(3072))?,
-        ..encoder(file, DEFAULTS)?
+        ..encoder(file, defaults)?
     })
 }
 
 fn roberta(file: &ConfigFile) -> Result<ModelConfig> {
-    let config = bert(file)?;
-    let padding = file.size("pad_token_id", Some(1))?;
+    counted(file, Defaults { vocabulary: 50265, ..DEFAULTS })
+}
+
+/// Positions are counted from behind the padding token's.
+fn counted(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
+    let config = two_texts(file, defaults)?;
+    let Some(padding) = file.size_or_null("pad_token_id", Some(1))? else {
+        return Err(file.problem("pad_token_id is null, expected the number that positions are counted from"));
+    };
     let rows = config.context;
     Ok(ModelConfig {
         context: rows.saturating_sub(padding.saturating_add(1)),

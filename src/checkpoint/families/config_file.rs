@@ -1,5 +1,6 @@
 //! A `config.json`, read key by key: a value of the wrong kind is an error that names the key, an
-//! absent or null one takes the default that the family has in Transformers.
+//! absent or null one takes the default that the family has in Transformers, where a flag's null is
+//! false.
 
 use std::path::{Path, PathBuf};
 
@@ -67,6 +68,18 @@ impl ConfigFile {
         }
     }
 
+    /// A whole number, or `None` for null.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn size_or_null(&self, key: &str, default: Option<usize>) -> Result<Option<usize>> {
+        match self.values.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(None),
+            Some(_) => self.size(key, None).map(Some),
+        }
+    }
+
     /// A number.
     ///
     /// # Errors
@@ -79,12 +92,13 @@ impl ConfigFile {
         }
     }
 
-    /// True or false.
+    /// True or false; null is false.
     ///
     /// # Errors
     /// If it is something else.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        match self.get(key) {
+        match self.values.get(key) {
+            Some(Value::Null) => Ok(false),
             Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false")),
             None => Ok(default),
         }
@@ -189,6 +203,27 @@ impl ConfigFile {
             }
         }
         Ok(())
+    }
+
+    /// An error where a key has another value than the only one that is implemented.
+    ///
+    /// # Errors
+    /// Just that.
+    pub fn require(&self, key: &str, only: impl Into<Value>) -> Result<()> {
+        let only = only.into();
+        match self.get(key) {
+            Some(value) if *value != only => {
+                Err(self.problem(format!("{key} {value} is not implemented, only {only}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same file with a value for a key that it does not mention.
+    pub(super) fn with_default(&self, key: &str, value: impl Into<Value>) -> ConfigFile {
+        let mut values = self.values.clone();
+        values.entry(key).or_insert(value.into());
+        ConfigFile { path: self.path.clone(), values }
     }
 
     /// Whether an object inside holds anything.

@@ -33,6 +33,7 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             ..GPT2
         },
     )?;
+    file.refuse(&["apply_residual_connection_post_layernorm"])?;
     let newer = file.flag("new_decoder_architecture", false)?;
     let parallel = file.flag("parallel_attn", true)?;
     let norms = file.size("num_ln_in_parallel_attn", Some(if newer { 2 } else { 1 }))?;
@@ -40,6 +41,9 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
         (false, true) => 1,
         _ => file.size("num_kv_heads", Some(config.heads))?,
     };
+    if newer && !(1..=2).contains(&norms) {
+        return Err(file.problem(format!("num_ln_in_parallel_attn is {norms}, expected 1 or 2")));
+    }
     if newer && !parallel {
         return Err(file.problem("new_decoder_architecture without parallel_attn is not implemented"));
     }
@@ -64,6 +68,9 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             context: config.context,
         };
         let rotary = rotary(file, defaults)?;
+        if rotary.dims != config.head_dim {
+            return Err(file.problem("partial_rotary_factor is not implemented for falcon; expected 1"));
+        }
         config.context = rotary.scaling.longest(config.context);
         config.rotaries = vec![rotary];
         config.rotary_layers.fill(Some(0));

@@ -6,7 +6,6 @@ use super::rotary::{RotaryDefaults, rotary};
 use super::sizes::{Sizes, shared_out};
 use super::{ConfigFile, Family, Place};
 use crate::error::Result;
-use crate::kernels::elementwise::Activation;
 use crate::model::config::Normalization;
 use crate::model::parameter::{LayerModule, Projection};
 use crate::model::{ModelConfig, Module};
@@ -64,11 +63,6 @@ pub(super) const FAMILY: Family = Family {
 
 /// The decoder that a config describes, without what single families add.
 pub(super) fn decoder(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
-    let activation = match file.activation(defaults.activation_key, defaults.activation)? {
-        // Gemma's first configs say gelu and mean its approximation.
-        Activation::Gelu if defaults.activation == "gelu_pytorch_tanh" => Activation::GeluTanh,
-        activation => activation,
-    };
     let hidden = file.size("hidden_size", Some(defaults.hidden))?;
     let heads = file.size("num_attention_heads", Some(defaults.heads))?;
     let context = file.size("max_position_embeddings", Some(defaults.context))?;
@@ -104,7 +98,7 @@ pub(super) fn decoder(file: &ConfigFile, defaults: Defaults) -> Result<ModelConf
         rotaries: vec![rotary],
         rotary_layers: vec![Some(0); plain.rotary_layers.len()],
         gated: true,
-        activation,
+        activation: file.activation(defaults.activation_key, defaults.activation)?,
         tied_head: file.flag("tie_word_embeddings", defaults.tied_head)?,
         ..plain
     })

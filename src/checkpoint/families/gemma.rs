@@ -8,6 +8,7 @@ use super::gated::{Defaults, LLAMA, decoder, place as llama_place};
 use super::rotary::{RotaryDefaults, rotary_of_kind};
 use super::{ConfigFile, Family, Place, gated};
 use crate::error::Result;
+use crate::kernels::elementwise::Activation;
 use crate::model::config::{Multipliers, NormOver, NormPlacement, Normalization, QueryKeyNorm};
 use crate::model::parameter::LayerModule;
 use crate::model::{ModelConfig, Module};
@@ -50,7 +51,13 @@ fn common(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
 }
 
 fn gemma(file: &ConfigFile) -> Result<ModelConfig> {
-    common(file, DEFAULTS)
+    let config = common(file, DEFAULTS)?;
+    let activation = match config.activation {
+        // Its first configs say gelu and mean its approximation.
+        Activation::Gelu => Activation::GeluTanh,
+        activation => activation,
+    };
+    Ok(ModelConfig { activation, ..config })
 }
 
 /// Of Gemma 2 and 3: norms before and after each half, a scale of the scores of its own, windows in
@@ -62,13 +69,17 @@ fn later(
     caps: [Option<f64>; 2],
 ) -> Result<ModelConfig> {
     let config = common(file, Defaults { activation_key: "hidden_activation", ..defaults })?;
-    let window = file.size("sliding_window", Some(4096))?;
+    let window = file.size_or_null("sliding_window", Some(4096))?;
     let scale = 1.0 / file.number("query_pre_attn_scalar", Some(256.0))?.sqrt();
     let types = file.layer_types()?.unwrap_or_else(|| {
         let kind =
             |layer: usize| if layer.is_multiple_of(pattern) { "full_attention" } else { "sliding_attention" };
         (1..=config.windows.len()).map(|layer| kind(layer).to_owned()).collect()
     });
+    let windowed = |kind: &String| kind == "sliding_attention";
+    if window.is_none() && types.iter().any(windowed) {
+        return Err(file.problem("sliding_window is null, expected a number for the layers that have one"));
+    }
     let cap = |key: &str, default: Option<f64>| match file.mentions(key) {
         true if !file.has(key) => Ok(None),
         true => file.number(key, None).map(Some),
@@ -79,7 +90,7 @@ fn later(
         attention_scales: vec![scale; config.windows.len()],
         score_cap: cap("attn_logit_softcapping", caps[0])?,
         logit_cap: cap("final_logit_softcapping", caps[1])?,
-        windows: types.iter().map(|kind| (kind == "sliding_attention").then_some(window)).collect(),
+        windows: types.iter().map(|kind| window.filter(|_| windowed(kind))).collect(),
         ..config
     })
 }
@@ -104,7 +115,14 @@ fn gemma3(file: &ConfigFile) -> Result<ModelConfig> {
         ..DEFAULTS
     };
     let config = later(file, defaults, file.size("sliding_window_pattern", Some(6))?.max(1), [None, None])?;
-    let nested = file.object("rope_parameters")?.is_some_and(|kinds| kinds.has(FULL));
+    if file.has("attn_logit_softcapping") {
+        return Err(file.problem("attn_logit_softcapping is not implemented for gemma3_text"));
+    }
+    let by_kind = file.object("rope_parameters")?;
+    if by_kind.as_ref().is_some_and(|kinds| kinds.has("rope_type") || kinds.has("rope_theta")) {
+        return Err(file.problem("rope_parameters: expected an object for each kind of layer"));
+    }
+    let nested = by_kind.is_some_and(|kinds| kinds.has(FULL));
     let of_kind =
         |base| RotaryDefaults { base, partial: 1.0, head_dim: config.head_dim, context: config.context };
     let local_base = file.number("rope_local_base_freq", Some(10_000.0))?;
@@ -114,10 +132,13 @@ fn gemma3(file: &ConfigFile) -> Result<ModelConfig> {
                 file.problem("rope_scaling and rope_parameters for each kind of layer: expected one of them")
             );
         }
-        true => rotary_of_kind(file, FULL, of_kind(1_000_000.0))?,
+        true => rotary_of_kind(file, FULL, of_kind(file.number("rope_theta", Some(1_000_000.0))?))?,
         false => config.rotaries[0].clone(),
     };
     let local = rotary_of_kind(file, "sliding_attention", of_kind(local_base))?;
+    if [&full, &local].iter().any(|rotary| rotary.dims != config.head_dim) {
+        return Err(file.problem("partial_rotary_factor is not implemented for gemma3_text; expected 1"));
+    }
     Ok(ModelConfig {
         query_key_norm: Some(QueryKeyNorm { over: NormOver::Heads, bias: false }),
         rotaries: vec![full, local],

@@ -43,26 +43,36 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
 }
 
 /// Of each layer, whether its attention is local: `attention_types` lists kinds and how often they
-/// are repeated, `[[["global", "local"], 12]]`.
+/// are repeated, `[[["global", "local"], 12]]`; older configs have them written out beside it.
 fn windowed(file: &ConfigFile, layers: usize) -> Result<Vec<bool>> {
     const KEY: &str = "attention_types";
-    let Some(value) = file.get(KEY) else { return Ok((0..layers).map(|layer| layer % 2 == 1).collect()) };
-    let types: Option<Vec<(Vec<String>, usize)>> = serde_json::from_value(value.clone()).ok();
-    let expected = || {
-        let expected = "kinds (global, local) and how often they are repeated, for every layer";
-        file.problem(format!("{KEY} is {value}, expected {expected}"))
-    };
-    let mut windowed = vec![];
-    for (kinds, times) in types.ok_or_else(expected)? {
-        for kind in kinds.iter().cycle().take(kinds.len().saturating_mul(times).min(layers + 1)) {
-            match kind.as_str() {
-                "global" => windowed.push(false),
-                "local" => windowed.push(true),
-                _ => return Err(expected()),
+    let mut windowed: Vec<bool> = (0..layers).map(|layer| layer % 2 == 1).collect();
+    if let Some(value) = file.get(KEY) {
+        let types: Option<Vec<(Vec<String>, usize)>> = serde_json::from_value(value.clone()).ok();
+        let expected = || {
+            let expected = "kinds (global, local) and how often they are repeated, for every layer";
+            file.problem(format!("{KEY} is {value}, expected {expected}"))
+        };
+        windowed.clear();
+        for (kinds, times) in types.ok_or_else(expected)? {
+            for kind in kinds.iter().cycle().take(kinds.len().saturating_mul(times).min(layers + 1)) {
+                match kind.as_str() {
+                    "global" => windowed.push(false),
+                    "local" => windowed.push(true),
+                    _ => return Err(expected()),
+                }
             }
         }
+        if windowed.len() != layers {
+            return Err(expected());
+        }
     }
-    if windowed.len() != layers { Err(expected()) } else { Ok(windowed) }
+    let names = windowed.iter().map(|windowed| if *windowed { "local" } else { "global" });
+    let listed = file.get("attention_layers").map(|listed| listed.as_array().map_or(&[][..], Vec::as_slice));
+    if listed.is_some_and(|listed| !listed.iter().map(|kind| kind.as_str()).eq(names.map(Some))) {
+        return Err(file.problem(format!("attention_layers differs from {KEY}, expected the same kinds")));
+    }
+    Ok(windowed)
 }
 
 fn place(_config: &ModelConfig, module: Module) -> Place {

@@ -34,6 +34,15 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             tied_head: false,
         },
     )?;
+    // Of each pair Transformers reads the first alone, and has written both.
+    for (own, common, default) in
+        [("rotary_emb_base", "rope_theta", 10_000.0), ("rotary_pct", "partial_rotary_factor", 0.25)]
+    {
+        let value = file.number(own, Some(default))?;
+        if file.number(common, Some(value))? != value {
+            return Err(file.problem(format!("{common} differs from {own} ({value}), expected one number")));
+        }
+    }
     let rotary = rotary(
         file,
         RotaryDefaults {
@@ -45,6 +54,7 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
     )?;
     let bias = file.flag("attention_bias", true)?;
     Ok(ModelConfig {
+        intermediate: file.size("intermediate_size", Some(24576))?,
         context: rotary.scaling.longest(config.context),
         rotary_layers: vec![Some(0); config.rotary_layers.len()],
         rotaries: vec![rotary],

@@ -19,6 +19,8 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
+    file.require("rotary", true)?;
+    file.require("scale_attn_weights", true)?;
     let config = decoder(
         file,
         Defaults {
@@ -31,10 +33,8 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             ..GPT2
         },
     )?;
-    // Null turns all of each head.
-    let dims = match file.mentions("rotary_dim") {
-        true => file.size("rotary_dim", Some(config.head_dim))?,
-        false => 64,
+    let Some(dims) = file.size_or_null("rotary_dim", Some(64))? else {
+        return Err(file.problem("rotary_dim null is not implemented, expected a whole number"));
     };
     let rotary = Rotary { base: 10_000.0, dims, interleaved: true, scaling: RotaryScaling::None };
     Ok(ModelConfig {

@@ -39,12 +39,23 @@ pub(super) const GPT2: Defaults = Defaults {
 
 /// The decoder that a config describes: no positions yet.
 pub(super) fn decoder(file: &ConfigFile, defaults: Defaults) -> Result<ModelConfig> {
-    let size = |keys: &[&str], default: usize| {
+    let size = |keys: &[&str], default: usize| -> Result<usize> {
         let key = keys.iter().find(|key| file.has(key)).unwrap_or(&keys[0]);
-        file.size(key, Some(default))
+        let size = file.size(key, Some(default))?;
+        for other in keys {
+            let another = file.size(other, Some(size))?;
+            if another != size {
+                return Err(
+                    file.problem(format!("{key} is {size} and {other} {another}, expected one number"))
+                );
+            }
+        }
+        Ok(size)
     };
     let hidden = size(defaults.hidden.0, defaults.hidden.1)?;
     let heads = size(defaults.heads.0, defaults.heads.1)?;
+    let head_dim = shared_out(file, hidden, heads)?;
+    file.require("head_dim", head_dim)?;
     let sizes = Sizes {
         vocabulary: file.size("vocab_size", Some(defaults.vocabulary))?,
         hidden,
@@ -52,7 +63,7 @@ pub(super) fn decoder(file: &ConfigFile, defaults: Defaults) -> Result<ModelConf
         layers: size(defaults.layers.0, defaults.layers.1)?,
         heads,
         kv_heads: heads,
-        head_dim: shared_out(file, hidden, heads)?,
+        head_dim,
         context: size(defaults.context.0, defaults.context.1)?,
     };
     let plain = sizes.model(file)?;

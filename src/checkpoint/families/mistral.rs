@@ -9,16 +9,8 @@ use crate::model::ModelConfig;
 pub(super) const FAMILY: Family = Family { model_type: "mistral", config, ..llama::FAMILY };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
-    if file.has("layer_types") {
-        return Err(
-            file.problem("layer_types is not implemented for mistral; every layer has its sliding_window")
-        );
-    }
     let defaults = Defaults { intermediate: 14336, context: 4096 * 32, kv_heads: Some(8), ..LLAMA };
     let config = decoder(file, defaults)?;
-    let window = match file.mentions("sliding_window") && !file.has("sliding_window") {
-        true => None,
-        false => Some(file.size("sliding_window", Some(4096))?),
-    };
+    let window = file.size_or_null("sliding_window", Some(4096))?;
     Ok(ModelConfig { windows: vec![window; config.windows.len()], ..config })
 }

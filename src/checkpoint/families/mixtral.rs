@@ -22,10 +22,7 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             ..LLAMA
         },
     )?;
-    let window = match file.has("sliding_window") {
-        true => Some(file.size("sliding_window", None)?),
-        false => None,
-    };
+    let window = file.size_or_null("sliding_window", None)?;
     let experts = Experts {
         count: file.size("num_local_experts", Some(8))?,
         chosen: file.size("num_experts_per_tok", Some(2))?,

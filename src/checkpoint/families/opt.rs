@@ -19,6 +19,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
+    file.refuse(&["scale_embeddings"])?;
     let config = decoder(
         file,
         Defaults {

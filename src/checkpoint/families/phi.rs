@@ -39,6 +39,7 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
     let rotary = rotary(file, defaults)?;
     let head_norm = QueryKeyNorm { over: NormOver::Heads, bias: true };
     Ok(ModelConfig {
+        intermediate: file.size("intermediate_size", Some(8192))?,
         kv_heads: file.size("num_key_value_heads", Some(config.heads))?,
         context: rotary.scaling.longest(config.context),
         rotary_layers: vec![Some(0); config.rotary_layers.len()],

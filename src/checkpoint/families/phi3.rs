@@ -18,6 +18,10 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
+    // The flags are written, and not read, by Phi-4-mini's own code.
+    file.refuse(&["attention_bias", "mlp_bias", "lm_head_bias"])?;
+    // A default of its own, which counts more than what rope_scaling says.
+    let file = &file.with_default("original_max_position_embeddings", 4096);
     let config = decoder(
         file,
         Defaults {
@@ -30,10 +34,7 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             ..LLAMA
         },
     )?;
-    let window = match file.has("sliding_window") {
-        true => Some(file.size("sliding_window", None)?),
-        false => None,
-    };
+    let window = file.size_or_null("sliding_window", None)?;
     Ok(ModelConfig { windows: vec![window; config.windows.len()], ..config })
 }
 

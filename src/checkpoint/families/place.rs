@@ -25,6 +25,10 @@ pub enum Rows {
         stride: usize,
         total: usize,
     },
+    /// All, but of each head's rows those of its two halves in turn, as llama.cpp wants them.
+    Interleaved {
+        head_dim: usize,
+    },
 }
 
 impl Place {

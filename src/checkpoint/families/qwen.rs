@@ -101,10 +101,8 @@ fn experts(file: &ConfigFile, layers: usize, defaults: [usize; 3]) -> Result<Exp
 /// The window, where `use_sliding_window` asks for one.
 fn window(file: &ConfigFile) -> Result<Option<usize>> {
     match file.flag("use_sliding_window", false)? {
-        true if file.has("sliding_window") || !file.mentions("sliding_window") => {
-            Ok(Some(file.size("sliding_window", Some(4096))?))
-        }
-        _ => Ok(None),
+        true => file.size_or_null("sliding_window", Some(4096)),
+        false => Ok(None),
     }
 }
 

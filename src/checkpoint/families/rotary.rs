@@ -74,17 +74,18 @@ fn turning(partial: f64, head_dim: usize) -> usize {
 
 fn scaling(file: &ConfigFile, parameters: &ConfigFile, context: usize) -> Result<RotaryScaling> {
     const ORIGINAL: &str = "original_max_position_embeddings";
-    let positive_or = |key: &str, default: Option<f64>| -> Result<f64> {
-        let value = parameters.number(key, default)?;
+    let positive_in = |object: &ConfigFile, key: &str, default: Option<f64>| -> Result<f64> {
+        let value = object.number(key, default)?;
         if value > 0.0 && value.is_finite() {
             Ok(value)
         } else {
-            Err(parameters.problem(format!("{key} is {value}, expected a positive number")))
+            Err(file.problem(format!("{key} is {value}, expected a positive number")))
         }
     };
+    let positive_or = |key: &str, default: Option<f64>| positive_in(parameters, key, default);
     let positive = |key: &str| positive_or(key, None);
     let original_context = || match file.has(ORIGINAL) {
-        true => file.number(ORIGINAL, None),
+        true => positive_in(file, ORIGINAL, None),
         false => positive_or(ORIGINAL, Some(context as f64)),
     };
     let kind_key = if parameters.has("rope_type") { "rope_type" } else { "type" };
@@ -98,7 +99,8 @@ fn scaling(file: &ConfigFile, parameters: &ConfigFile, context: usize) -> Result
             original_context: original_context()?,
         },
         "dynamic" => RotaryScaling::Dynamic { factor: positive("factor")?, original_context: context as f64 },
-        "yarn" => {
+        // Phi-3's first configs say yarn where they mean longrope.
+        "yarn" if !parameters.has("short_factor") => {
             let original_context = original_context()?;
             let factor = positive_or("factor", Some(context as f64 / original_context))?;
             let growth = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
@@ -117,7 +119,7 @@ fn scaling(file: &ConfigFile, parameters: &ConfigFile, context: usize) -> Result
                 attention_factor,
             }
         }
-        "longrope" | "su" => {
+        "longrope" | "su" | "yarn" => {
             let original_context = original_context()?;
             let factor = positive_or("factor", Some(context as f64 / original_context))?;
             let default =

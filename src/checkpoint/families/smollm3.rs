@@ -27,12 +27,7 @@ const DEFAULTS: Defaults = Defaults {
 };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
-    if file.flag("use_sliding_window", false)? {
-        return Err(file.problem("use_sliding_window is not implemented for smollm3"));
-    }
-    if file.layer_types()?.is_some_and(|types| types.iter().any(|kind| kind != "full_attention")) {
-        return Err(file.problem("layer_types other than full_attention are not implemented for smollm3"));
-    }
+    file.refuse(&["use_sliding_window"])?;
     let bias = file.flag("attention_bias", false)?;
     let config = decoder(file, DEFAULTS)?;
     // 1 where queries and keys turn, in spite of its name.

@@ -19,7 +19,9 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn config(file: &ConfigFile) -> Result<ModelConfig> {
-    let activation = file.activation("hidden_act", "gelu_pytorch_tanh")?;
+    file.require("mlp_type", "default")?;
+    file.require("norm_type", "layer_norm")?;
+    file.require("scale_attn_weights", true)?;
     let config = decoder(
         file,
         Defaults {
@@ -35,10 +37,7 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
             ..LLAMA
         },
     )?;
-    let window = match file.has("sliding_window") {
-        true => Some(file.size("sliding_window", None)?),
-        false => None,
-    };
+    let window = file.size_or_null("sliding_window", None)?;
     let bias = file.flag("use_bias", true)?;
     Ok(ModelConfig {
         norm: Normalization {
@@ -49,7 +48,6 @@ fn config(file: &ConfigFile) -> Result<ModelConfig> {
         },
         windows: vec![window; config.windows.len()],
         gated: false,
-        activation,
         query_key_value_bias: bias,
         attention_output_bias: bias,
         mlp_bias: bias,

@@ -105,7 +105,7 @@ pub fn fetch(id: &ModelId, settings: &Settings, observer: &mut dyn DownloadObser
 
 /// Whether a folder holds a model that can be opened.
 fn is_whole(folder: &Path) -> Result<()> {
-    Source::folder(folder)?.weight_files().map(drop)
+    Source::open(folder)?.weight_files().map(drop)
 }
 
 struct Fetcher<'a> {

@@ -1,6 +1,11 @@
 //! Attention against its definition in f64, and its promises bit for bit.
 
 use super::*;
+use crate::kernels::blocks::dequantize;
+use crate::kernels::cache::CacheType;
+use crate::kernels::quantize::quantized;
+
+const HELD: [CacheType; 3] = [CacheType::F32, CacheType::F16, CacheType::Q8_0];
 
 fn values(len: usize, seed: usize) -> Vec<f32> {
     (0..len).map(|i| (((i + seed) * 7919 % 1013) as f32 - 506.0) / 300.0).collect()
@@ -34,17 +39,34 @@ impl Case {
         values(self.keys() * self.row_len(), self.head_dim)
     }
 
-    fn cache(&self, rows: &[f32]) -> Cache {
+    fn cache(&self, rows: &[f32], held: CacheType) -> Cache {
         let mut cache = Cache::new(CacheShape {
             layers: 2,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             capacity: self.keys() + 3,
+            held,
         })
         .unwrap();
         let keys_at = self.heads * self.head_dim;
         cache.write(LAYER, 0, rows, self.row_len(), keys_at, keys_at + self.kv_heads * self.head_dim);
         cache
+    }
+
+    /// The rows with their keys and values as the cache holds them.
+    fn rounded(&self, rows: &[f32], held: CacheType) -> Vec<f32> {
+        let mut rows = rows.to_vec();
+        let element = held.element();
+        for row in rows.chunks_exact_mut(self.row_len()) {
+            for head in row[self.heads * self.head_dim..].chunks_exact_mut(self.head_dim) {
+                let mut padded = head.to_vec();
+                padded.resize(self.head_dim.next_multiple_of(element.block_values()), 0.0);
+                let blocks = quantized(element, &padded);
+                dequantize(element, &blocks, &mut padded);
+                head.copy_from_slice(&padded[..self.head_dim]);
+            }
+        }
+        rows
     }
 
     /// What each head adds to its scores, `[heads][keys and some more]`.
@@ -255,10 +277,10 @@ const CASES: [Case; 12] = [
 #[test]
 fn attention_agrees_with_its_definition_on_every_tier() {
     let pool = Pool::new(2);
-    for isa in Isa::available() {
+    for (isa, held) in Isa::available().into_iter().flat_map(|isa| HELD.map(|held| (isa, held))) {
         for (number, case) in CASES.iter().enumerate() {
             let (rows, bias) = (case.rows(), case.bias());
-            let cache = case.cache(&rows);
+            let cache = case.cache(&rows, held);
             let mut out = vec![f32::NAN; case.tokens * case.heads * case.head_dim];
             let mut map = vec![f32::NAN; case.heads * case.tokens * case.keys()];
             attend(
@@ -270,22 +292,22 @@ fn attention_agrees_with_its_definition_on_every_tier() {
                 &mut out,
                 Some(&mut map),
             );
-            let (expected_map, expected_out) = case.defined(&rows);
+            let (expected_map, expected_out) = case.defined(&case.rounded(&rows, held));
             for (ours, expected) in map.iter().zip(&expected_map) {
                 assert!(
                     (f64::from(*ours) - expected).abs() < 2e-6,
-                    "{isa} case {number}: {ours} for {expected}"
+                    "{isa} {held:?} case {number}: {ours} for {expected}"
                 );
             }
             for (ours, expected) in out.iter().zip(&expected_out) {
                 assert!(
                     (f64::from(*ours) - expected).abs() < 1e-5,
-                    "{isa} case {number}: {ours} for {expected}"
+                    "{isa} {held:?} case {number}: {ours} for {expected}"
                 );
             }
             for row in map.chunks_exact(case.keys()) {
                 let sum: f64 = row.iter().map(|w| f64::from(*w)).sum();
-                assert!((sum - 1.0).abs() < 1e-5, "{isa} case {number}: a row sums to {sum}");
+                assert!((sum - 1.0).abs() < 1e-5, "{isa} {held:?} case {number}: a row sums to {sum}");
             }
         }
     }
@@ -293,10 +315,10 @@ fn attention_agrees_with_its_definition_on_every_tier() {
 
 #[test]
 fn threads_capture_and_company_do_not_change_a_bit() {
-    for isa in Isa::available() {
+    for (isa, held) in Isa::available().into_iter().flat_map(|isa| HELD.map(|held| (isa, held))) {
         for case in CASES.iter().filter(|case| case.causal) {
             let (rows, bias) = (case.rows(), case.bias());
-            let cache = case.cache(&rows);
+            let cache = case.cache(&rows, held);
             let width = case.heads * case.head_dim;
             let mut expected = vec![0f32; case.tokens * width];
             let whole = case.queries(&rows, bias.as_deref(), case.depth, case.tokens);
@@ -321,11 +343,11 @@ fn a_nan_key_is_not_made_quiet() {
     let case = &CASES[7];
     let mut rows = case.rows();
     rows[case.heads * case.head_dim] = f32::NAN;
-    let cache = case.cache(&rows);
-    for isa in Isa::available() {
+    for (isa, held) in Isa::available().into_iter().flat_map(|isa| HELD.map(|held| (isa, held))) {
+        let cache = case.cache(&rows, held);
         let mut out = vec![0f32; case.tokens * case.heads * case.head_dim];
         let queries = case.queries(&rows, None, case.depth, case.tokens);
         attend(isa, &Pool::new(1), &cache, LAYER, queries, &mut out, None);
-        assert!(out.iter().any(|value| value.is_nan()), "{isa}");
+        assert!(out.iter().any(|value| value.is_nan()), "{isa} {held:?}");
     }
 }

@@ -187,6 +187,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_bytes(from: *const u8) -> Self::Bytes;
     /// The same four bytes in each lane.
     unsafe fn splat_bytes(from: *const i8) -> Self::Bytes;
+    /// The first byte of each lane, the second, the third and the fourth, as numbers of 0 to 255.
+    unsafe fn columns(a: Self::Bytes) -> [Self::Vector; 4];
     /// The low four bits of each byte, and the high ones.
     unsafe fn nibbles(a: Self::Bytes) -> (Self::Bytes, Self::Bytes);
     /// `sum + Σ weight · x` over each lane's four bytes; weights of 0 to 15, x of −127 to 127.
@@ -326,6 +328,10 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> [[u8; 4]; 8] {
         [from.cast::<[u8; 4]>().read_unaligned(); 8]
+    }
+    #[inline(always)]
+    unsafe fn columns(a: [[u8; 4]; 8]) -> [[f32; 8]; 4] {
+        std::array::from_fn(|column| a.map(|bytes| f32::from(bytes[column])))
     }
     #[inline(always)]
     unsafe fn nibbles(a: [[u8; 4]; 8]) -> ([[u8; 4]; 8], [[u8; 4]; 8]) {

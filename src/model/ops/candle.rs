@@ -5,10 +5,12 @@ use candle_core::{D, DType, Device, Tensor};
 
 use super::{AttentionShape, CandleMatrix, HeadNorms, Norm};
 use crate::error::Result;
-use crate::kernels::blocks;
+use crate::kernels::blocks::dequantize;
+use crate::kernels::cache::CacheType;
 use crate::kernels::elementwise::{Activation, NormKind};
 use crate::kernels::matmul::ElementType;
 use crate::kernels::quantize::quantized;
+
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
 use crate::model::position::Angles;
@@ -30,14 +32,21 @@ pub(super) fn matmul(input: &Tensor, matrices: &[CandleMatrix]) -> Result<Tensor
 }
 
 /// Values as quantised weights meet them: of each group of 32, the nearest multiples of its largest
-/// value / 127.
+/// value / 127; and in groups above the mean of the row, so for what that leaves.
 fn rounded(input: &Tensor) -> Result<Tensor> {
     const GROUP: usize = 32;
     let (tokens, width) = input.dims2()?;
     let groups = input.reshape((tokens, width / GROUP, GROUP))?;
-    let scale = (groups.abs()?.max_keepdim(D::Minus1)? / 127.0)?;
-    let integers = groups.broadcast_div(&scale.maximum(f32::MIN_POSITIVE)?)?.round()?;
-    Ok(integers.broadcast_mul(&scale)?.reshape((tokens, width))?)
+    let nearest = |values: &Tensor| -> Result<Tensor> {
+        let scale = (values.abs()?.max_keepdim(D::Minus1)? / 127.0)?;
+        let integers = values.broadcast_div(&scale.maximum(f32::MIN_POSITIVE)?)?.round()?;
+        Ok(integers.broadcast_mul(&scale)?)
+    };
+    let sizes = groups.abs()?.max_keepdim(D::Minus1)?;
+    let large = sizes.broadcast_gt(&sizes.mean_keepdim(1)?)?.to_dtype(DType::F32)?;
+    let near = nearest(&groups)?;
+    let left = nearest(&(groups - &near)?)?.broadcast_mul(&large)?;
+    Ok((near + left)?.reshape((tokens, width))?)
 }
 
 /// The norm of the last dimension. `weight` and bias have its size, or are `[heads, size]`.
@@ -70,22 +79,8 @@ pub(super) fn activate(values: &Tensor, activation: Activation) -> Result<Tensor
     })
 }
 
-/// The values of a matrix as if it were held as `held`: candle computes with no quantised type on
-/// every device, so those are rounded, and kept in f32.
-pub(super) fn held(matrix: Tensor, found: ElementType, held: ElementType) -> Result<Tensor> {
-    if !held.is_quantized() {
-        return Ok(matrix.to_dtype(dtype(held))?);
-    }
-    if found == held {
-        return Ok(matrix);
-    }
-    let values = matrix.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-    let mut rounded = vec![0f32; values.len()];
-    blocks::dequantize(held, &quantized(held, &values), &mut rounded);
-    Ok(Tensor::from_vec(rounded, matrix.shape(), matrix.device())?)
-}
-
-/// candle's name for a type; f32 for the quantised ones, which it holds decoded.
+/// candle's name for a type; f32 for the quantised ones, which it computes with on no device and so
+/// holds decoded.
 pub(super) fn dtype(element: ElementType) -> DType {
     match element {
         ElementType::Bf16 => DType::BF16,
@@ -139,17 +134,33 @@ pub(super) fn append(
     shape: &AttentionShape,
     step: &Step,
     (keys, values): &(Tensor, Tensor),
+    held: CacheType,
 ) -> Result<()> {
     let part = |at| -> Result<Tensor> {
-        Ok(rows
+        let heads = rows
             .narrow(1, at, shape.kv_width())?
             .reshape((step.tokens, shape.kv_heads, shape.head_dim))?
             .transpose(0, 1)?
-            .contiguous()?)
+            .contiguous()?;
+        match held {
+            CacheType::Q8_0 => cached(&heads),
+            _ => Ok(heads.to_dtype(keys.dtype())?),
+        }
     };
     keys.slice_set(&part(shape.query_width())?, 1, step.depth)?;
     values.slice_set(&part(shape.query_width() + shape.kv_width())?, 1, step.depth)?;
     Ok(())
+}
+
+/// The values of `[heads, tokens, head_dim]` after a stay in blocks of `q8_0`.
+fn cached(heads: &Tensor) -> Result<Tensor> {
+    let (block, head_dim) = (ElementType::Q8_0.block_values(), heads.dim(D::Minus1)?);
+    let padded = heads.pad_with_zeros(D::Minus1, 0, head_dim.next_multiple_of(block) - head_dim)?;
+    let values = padded.flatten_all()?.to_vec1::<f32>()?;
+    let mut rounded = vec![0f32; values.len()];
+    dequantize(ElementType::Q8_0, &quantized(ElementType::Q8_0, &values), &mut rounded);
+    let rounded = Tensor::from_vec(rounded, padded.shape(), heads.device())?;
+    Ok(rounded.narrow(D::Minus1, 0, head_dim)?.contiguous()?)
 }
 
 pub(super) fn attention(
@@ -163,6 +174,7 @@ pub(super) fn attention(
     let AttentionShape { heads, kv_heads, head_dim, scale, window, cap, .. } = *shape;
     let (tokens, seen) = (step.tokens, step.depth + step.tokens);
     let group = heads / kv_heads;
+    let seen_of = |cache: &Tensor| cache.narrow(1, 0, seen)?.to_dtype(DType::F32);
     // [kv_heads, group · tokens, head_dim]: the queries of a group meet their keys without a copy of them.
     let queries = rows
         .narrow(1, 0, shape.query_width())?
@@ -170,7 +182,7 @@ pub(super) fn attention(
         .transpose(0, 1)?
         .contiguous()?
         .reshape((kv_heads, group * tokens, head_dim))?;
-    let scores = (queries.matmul(&keys.narrow(1, 0, seen)?.t()?)? * f64::from(scale))?;
+    let scores = (queries.matmul(&seen_of(keys)?.t()?)? * f64::from(scale))?;
     let mut scores = scores.reshape((heads, tokens, seen))?;
     if let Some(bias) = &step.bias {
         scores = scores.broadcast_add(&Tensor::from_slice(bias, (heads, 1, seen), rows.device())?)?;
@@ -199,6 +211,6 @@ pub(super) fn attention(
             weights: &map,
         })?;
     }
-    let attended = weights.reshape((kv_heads, group * tokens, seen))?.matmul(&values.narrow(1, 0, seen)?)?;
+    let attended = weights.reshape((kv_heads, group * tokens, seen))?.matmul(&seen_of(values)?)?;
     Ok(attended.reshape((heads, tokens, head_dim))?.transpose(0, 1)?.reshape((tokens, heads * head_dim))?)
 }

@@ -14,11 +14,11 @@ use super::config::{ModelConfig, Normalization};
 use super::kv_cache::KeysValues;
 use super::observer::AttentionObserver;
 use super::position::Angles;
-use super::precision::{MatrixRole, held};
+use super::precision::{MatrixRole, Precision, held};
 use super::step::Step;
 use crate::error::{Error, Result};
 use crate::kernels::blocks;
-use crate::kernels::cache::{Cache, CacheShape};
+use crate::kernels::cache::{Cache, CacheShape, CacheType};
 use crate::kernels::elementwise::{self, Activation, NormKind, RotaryLayout};
 use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
 use crate::kernels::{Isa, Pool};
@@ -36,9 +36,7 @@ pub enum KernelChoice {
 /// A device, and how weights are held there.
 pub struct Ops {
     device: Device,
-    /// How weights are to be held; `None`: each matrix as it is found.
-    asked: Option<ElementType>,
-    element: ElementType,
+    precision: Precision,
     pool: Arc<Pool>,
     /// `None`: candle's operations.
     isa: Option<Isa>,
@@ -115,23 +113,16 @@ impl AttentionShape {
 }
 
 impl Ops {
-    /// Operations on `device`, with weights held as `asked`, or each as it is found; most are found
-    /// as `found`.
+    /// Operations on `device`, with weights and cache held as `precision` says.
     ///
     /// # Errors
     /// If `ATTEND_ISA` asks for vector instructions that this CPU lacks.
-    pub fn new(
-        device: Device,
-        choice: KernelChoice,
-        asked: Option<ElementType>,
-        found: ElementType,
-        pool: Arc<Pool>,
-    ) -> Result<Ops> {
+    pub fn new(device: Device, choice: KernelChoice, precision: Precision, pool: Arc<Pool>) -> Result<Ops> {
         let isa = match (choice, &device) {
             (KernelChoice::Native, Device::Cpu) => Some(Isa::detect()?),
             _ => None,
         };
-        Ok(Ops { device, asked, element: asked.unwrap_or(found), pool, isa })
+        Ok(Ops { device, precision, pool, isa })
     }
 
     pub fn device(&self) -> &Device {
@@ -140,7 +131,12 @@ impl Ops {
 
     /// How weights are held, but for those that cannot be (see [`held`]).
     pub fn element(&self) -> ElementType {
-        self.element
+        self.precision.asked.unwrap_or(self.precision.found)
+    }
+
+    /// How keys and values are held.
+    pub fn cache_type(&self) -> CacheType {
+        self.precision.cache
     }
 
     /// Threads that work on the CPU.
@@ -165,7 +161,7 @@ impl Ops {
         biases: &[RawMatrix<'_>],
     ) -> Result<Linear> {
         let held: Vec<ElementType> =
-            weights.iter().map(|raw| held(self.asked, raw.element, raw.columns, role).0).collect();
+            weights.iter().map(|raw| held(self.precision.asked, raw.element, raw.columns, role).0).collect();
         let weight = match self.isa {
             Some(_) => Weight::Packed(
                 PackedMatrix::pack(&self.pool, weights, &held)
@@ -173,7 +169,11 @@ impl Ops {
             ),
             None => {
                 let matrix = |(raw, held): (&RawMatrix<'_>, &ElementType)| -> Result<CandleMatrix> {
-                    let values = candle::held(self.tensor(raw)?, raw.element, *held)?;
+                    let values = match held.is_quantized() && raw.element != *held {
+                        true => self.tensor(&raw.converted(&self.pool, *held))?,
+                        false => self.tensor(raw)?,
+                    };
+                    let values = values.to_dtype(candle::dtype(*held))?;
                     Ok(CandleMatrix { values, quantized: held.is_quantized() })
                 };
                 Weight::Candle(weights.iter().zip(&held).map(matrix).collect::<Result<_>>()?)
@@ -227,12 +227,14 @@ impl Ops {
     pub(super) fn keys_values(&self, config: &ModelConfig, capacity: usize) -> Result<KeysValues> {
         let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
         if self.isa.is_some() {
-            let cache = Cache::new(CacheShape { layers, kv_heads, head_dim, capacity });
+            let held = self.precision.cache;
+            let cache = Cache::new(CacheShape { layers, kv_heads, head_dim, capacity, held });
             let cache =
                 cache.map_err(|cause| Error::Memory { what: "the cache (ask for less with -c)", cause })?;
             return Ok(KeysValues::Kernels(cache));
         }
-        let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, &self.device);
+        let dtype = candle::dtype(self.precision.cache.element());
+        let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), dtype, &self.device);
         let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?)));
         Ok(KeysValues::Candle(layers.collect::<Result<_>>()?))
     }
@@ -318,7 +320,9 @@ impl Ops {
     ) -> Result<()> {
         match cache {
             KeysValues::Kernels(cache) => cpu::append(rows, shape, step, cache, layer),
-            KeysValues::Candle(layers) => candle::append(rows, shape, step, &layers[layer]),
+            KeysValues::Candle(layers) => {
+                candle::append(rows, shape, step, &layers[layer], self.precision.cache)
+            }
         }
     }
 
