@@ -36,19 +36,23 @@ fn logits(decoder: &Decoder, ids: &[u32], piece: usize) -> Vec<f32> {
     logits
 }
 
+/// Of the logits' range. Activations are rounded to integers: where the last bits of two sums differ,
+/// one may fall to the other side, a step of 1/127 of its group.
+const ROUNDED: f64 = 6e-3;
+
 #[test]
 fn the_kernels_agree_with_candle_on_the_values_held() {
     for element in QUANTIZED {
         let ids = ids();
         let ours = logits(&embedded(Some(element), KernelChoice::Native, 2), &ids, ids.len());
         let theirs = logits(&embedded(Some(element), KernelChoice::Reference, 2), &ids, ids.len());
-        assert_logits_close(&ours, &theirs, LOGITS, element.name());
+        assert_logits_close(&ours, &theirs, ROUNDED, element.name());
         for name in ["llama", "gemma2", "qwen3"] {
             let ours =
                 logits(&load(&fixture(name), KernelChoice::Native, Some(element)), &[3, 1, 4, 1, 5], 5);
             let theirs =
                 logits(&load(&fixture(name), KernelChoice::Reference, Some(element)), &[3, 1, 4, 1, 5], 5);
-            assert_logits_close(&ours, &theirs, LOGITS, &format!("{name} {element}"));
+            assert_logits_close(&ours, &theirs, ROUNDED, &format!("{name} {element}"));
         }
     }
 }

@@ -196,11 +196,11 @@ fn eight_bits_cost_less_than_half_a_per_cent_of_perplexity() {
     let with =
         |element| perplexity_with("f32", &LoadOptions { element, threads: 2, ..LoadOptions::default() });
     let whole = with(None);
-    // The checkpoint was itself made from q4_1, which therefore comes back whole.
+    // The checkpoint was itself made from q4_1, whose weights come back whole; activations are rounded.
     for (element, bound) in [
         (ElementType::Q8_0, 0.005),
         (ElementType::Q4_0, 0.20),
-        (ElementType::Q4_1, 0.001),
+        (ElementType::Q4_1, 0.005),
         (ElementType::Q4K, 0.02),
     ] {
         let quantised = with(Some(element));
