@@ -1,19 +1,22 @@
 //! `attend bench`: tokens per second in the manner of llama-bench, and beside them what no one
 //! else prints: the speed while capturing, bytes a token, and the share of the memory's bandwidth.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use attend::Checkpoint;
 use attend::capture::{AttentionDtype, Recorder, Selection};
 use attend::kernels::Isa;
-use attend::measure::{Speed, Test, TestKind, bandwidth, memory, run as time};
+use attend::measure::{Speed, Test, TestKind, bandwidth, memory, run as time, speculation};
 use attend::model::{Decoder, Mask};
 use clap::Args;
 
-use super::bench_output::{Format, Row, write_rows};
+use super::bench_output::{Format, Row, Speculation, write_rows};
 use super::model_args::{CacheDtype, Dtype, Kernels, device_name, open};
 use super::output::{interrupt_flag, note, print};
+use super::prompt_args::PromptArgs;
+use super::speculate_args::SpeculateArgs;
 use super::{Outcome, usage};
 
 #[derive(Args)]
@@ -21,7 +24,7 @@ pub struct BenchArgs {
     /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
     /// OWNER/NAME@REVISION, which is fetched [default: the embedded model]
     #[arg(short, long, value_name = "MODEL")]
-    model: Option<std::path::PathBuf>,
+    model: Option<PathBuf>,
     /// Prompt tokens to read in one pass (a list; 0: none)
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
     n_prompt: Vec<u32>,
@@ -49,6 +52,11 @@ pub struct BenchArgs {
     /// Whose arithmetic: ours, or candle's operations alone
     #[arg(long, value_enum, default_value_t = Kernels::Native)]
     kernels: Kernels,
+    #[command(flatten)]
+    speculation: SpeculateArgs,
+    /// The text behind which --speculate is measured: greedy, -n tokens, with and without it by turns
+    #[arg(short, long, value_name = "FILE", requires = "speculate")]
+    file: Option<PathBuf>,
     /// Leave out the runs that capture attention
     #[arg(long)]
     no_capture: bool,
@@ -61,11 +69,15 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
     let checkpoint = open(args.model.as_deref())?;
     checkpoint.config().check_generates()?;
     let tests = args.tests(&checkpoint)?;
+    let text = args.text(&checkpoint)?;
     if cfg!(debug_assertions) {
         note("warning: this is a debug build, many times slower; build with `cargo build --release`");
     }
     note("timed: forward passes alone, random tokens, after one warm-up that is not counted");
     note("not timed: loading, tokenising, sampling, printing");
+    if text.is_some() {
+        note("timed on the text: its greedy continuation, choosing tokens and looking up drafts included");
+    }
     if args.kernels == Kernels::Reference && args.threads.len() > 1 {
         return Err(usage(
             "--kernels reference: candle's threads are set once a process; give one number with --threads",
@@ -95,12 +107,20 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
                 None => *measured.insert(bandwidth::measure(Isa::detect()?, options.threads)),
             };
             let decoder = checkpoint.load(&options)?;
+            let bench = Bench { args: &args, checkpoint: &checkpoint, decoder: &decoder, bandwidth };
+            let mut add = |row: Row| -> Result<()> {
+                if args.output == Format::Jsonl {
+                    print(&format!("{}\n", serde_json::to_string(&row)?))?;
+                }
+                rows.push(row);
+                Ok(())
+            };
             for test in &tests {
-                if let Some(row) = args.measure(&checkpoint, &decoder, *test, bandwidth, &go_on)? {
-                    if args.output == Format::Jsonl {
-                        print(&format!("{}\n", serde_json::to_string(&row)?))?;
-                    }
-                    rows.push(row);
+                bench.measure(*test, &go_on)?.map_or(Ok(()), &mut add)?;
+            }
+            if let Some(text) = &text {
+                for tokens in args.n_gen.iter().filter(|tokens| **tokens > 0) {
+                    bench.speculate(text, *tokens as usize, &go_on)?.into_iter().try_for_each(&mut add)?;
                 }
             }
             if !go_on() {
@@ -140,48 +160,109 @@ impl BenchArgs {
         }
     }
 
-    fn measure(
-        &self,
-        checkpoint: &Checkpoint,
-        decoder: &Decoder,
-        test: Test,
-        bandwidth: f64,
-        go_on: &dyn Fn() -> bool,
-    ) -> Result<Option<Row>> {
-        let repetitions = self.repetitions as usize;
+    /// The tokens of the text behind which speculation is measured.
+    fn text(&self, checkpoint: &Checkpoint) -> Result<Option<Vec<u32>>> {
+        let Some(file) = &self.file else {
+            return match self.speculation.most() {
+                0 => Ok(None),
+                _ => Err(usage(
+                    "--speculate is measured on a text, as random tokens have nothing to guess: give one with -f FILE",
+                )),
+            };
+        };
+        if checkpoint.config().positions_depend_on_length() {
+            return Err(usage(
+                "--speculate: this model's positions depend on the text's length, so nothing is guessed",
+            ));
+        }
+        let prompt = PromptArgs { prompt_option: None, file: Some(file.clone()), prompt_ids: None };
+        let text = prompt.read(None)?.tokens(checkpoint)?.ids;
+        let new = self.n_gen.iter().max().map_or(0, |tokens| *tokens as usize);
+        if new == 0 {
+            return Err(usage("--speculate: nothing to generate; give -n above 0"));
+        }
+        let context = checkpoint.config().context;
+        if text.len() + new >= context {
+            return Err(usage(format!(
+                "{}: its {} tokens and {new} new ones do not fit the model's context of {context}; shorten it, or lower -n",
+                file.display(),
+                text.len()
+            )));
+        }
+        Ok(Some(text))
+    }
+}
+
+/// A model that is measured.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    checkpoint: &'a Checkpoint,
+    decoder: &'a Decoder,
+    /// Bytes a second from memory.
+    bandwidth: f64,
+}
+
+impl Bench<'_> {
+    fn measure(&self, test: Test, go_on: &dyn Fn() -> bool) -> Result<Option<Row>> {
+        let repetitions = self.args.repetitions as usize;
         memory::reset_peak();
-        let Some(plain) = time(decoder, test, repetitions, || Ok(None::<Recorder>), go_on)? else {
+        let Some(plain) = time(self.decoder, test, repetitions, || Ok(None::<Recorder>), go_on)? else {
             return Ok(None);
         };
-        let peak = memory::peak();
-        let capturing = match self.no_capture {
+        let peak_memory = memory::peak();
+        let tokens_per_second_capturing = match self.args.no_capture {
             true => None,
-            false => capturing(checkpoint, decoder, test, repetitions, go_on)?,
+            false => capturing(self.checkpoint, self.decoder, test, repetitions, go_on)?,
         };
-        let bytes = test.bytes_per_token(decoder);
-        let config = decoder.config();
-        let on_cpu = decoder.ops().device().is_cpu();
-        Ok(Some(Row {
+        let bytes = test.bytes_per_token(self.decoder);
+        let row = self.row(test.to_string(), test.depth, bytes, plain);
+        Ok(Some(Row { peak_memory, tokens_per_second_capturing, ..row }))
+    }
+
+    /// The greedy text behind `text`, without speculation and with it.
+    fn speculate(&self, text: &[u32], tokens: usize, go_on: &dyn Fn() -> bool) -> Result<Vec<Row>> {
+        let (most, repetitions) = (self.args.speculation.most(), self.args.repetitions as usize);
+        let Some(measured) = speculation::compare(self.decoder, text, tokens, most, repetitions, go_on)?
+        else {
+            return Ok(vec![]);
+        };
+        let file = self.args.file.as_deref().and_then(Path::file_name).unwrap_or_default();
+        let name = format!("tg{tokens} @ {}", file.display());
+        let bytes =
+            Test { kind: TestKind::Generation(tokens), depth: text.len() }.bytes_per_token(self.decoder);
+        let gain = measured.speculating.mean / measured.plain.mean;
+        let fewer = (bytes as f64 / measured.acceptance.tokens_per_pass()) as usize;
+        let speculation = Some(Speculation { acceptance: measured.acceptance, gain });
+        let plain = self.row(name.clone(), text.len(), bytes, measured.plain);
+        let row = self.row(format!("{name}, speculating"), text.len(), fewer, measured.speculating);
+        Ok(vec![plain, Row { speculation, ..row }])
+    }
+
+    fn row(&self, test: String, depth: usize, bytes: usize, speed: Speed) -> Row {
+        let (config, ops) = (self.decoder.config(), self.decoder.ops());
+        let share = speed.mean * bytes as f64 / self.bandwidth;
+        Row {
             version: env!("CARGO_PKG_VERSION"),
             cpu: cpu_name(),
-            model: checkpoint.name(),
+            model: self.checkpoint.name(),
             family: config.family.clone(),
             parameters: config.parameter_count(),
-            dtype: decoder.ops().element().name(),
-            cache_dtype: decoder.ops().cache_type().name(),
-            cache_bytes_per_token: config.cache_bytes_per_token(decoder.ops().cache_type()),
-            device: device_name(decoder.ops().device()),
-            kernels: decoder.ops().arithmetic(),
-            threads: decoder.ops().threads(),
-            test: test.to_string(),
-            depth: test.depth,
+            dtype: ops.element().name(),
+            cache_dtype: ops.cache_type().name(),
+            cache_bytes_per_token: config.cache_bytes_per_token(ops.cache_type()),
+            device: device_name(ops.device()),
+            kernels: ops.arithmetic(),
+            threads: ops.threads(),
+            test,
+            depth,
             bytes_per_token: bytes,
-            memory_bandwidth: bandwidth,
-            bandwidth_share: on_cpu.then_some(plain.mean * bytes as f64 / bandwidth),
-            peak_memory: peak,
-            tokens_per_second: plain,
-            tokens_per_second_capturing: capturing,
-        }))
+            memory_bandwidth: self.bandwidth,
+            bandwidth_share: ops.device().is_cpu().then_some(share),
+            peak_memory: None,
+            tokens_per_second: speed,
+            tokens_per_second_capturing: None,
+            speculation: None,
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
+use attend::generation::Acceptance;
 use attend::measure::Speed;
 use clap::ValueEnum;
 use serde::Serialize;
 
 use super::output::{counted, csv_quoted, megabytes};
+use super::speculate_args::describe;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -52,6 +54,17 @@ pub struct Row {
     /// Bytes that the process held at most during the test (the mapped checkpoint among them),
     /// without capturing.
     pub peak_memory: Option<u64>,
+    /// In the rows that speculate.
+    pub speculation: Option<Speculation>,
+}
+
+/// What speculation gave.
+#[derive(Serialize)]
+pub struct Speculation {
+    #[serde(flatten)]
+    pub acceptance: Acceptance,
+    /// How many times as fast as without it, measured by turns.
+    pub gain: f64,
 }
 
 const HEADINGS: [&str; 9] =
@@ -134,6 +147,17 @@ fn footer(rows: &[Row]) -> String {
         let cache = megabytes(row.cache_bytes_per_token as u64);
         let _ = writeln!(out, "keys and values of a token: {cache} in {}", row.cache_dtype);
     }
+    for row in rows {
+        if let Some(Speculation { acceptance, gain }) = &row.speculation {
+            let _ = writeln!(
+                out,
+                "{}, {}: {}, {gain:.2} times as fast",
+                row.dtype,
+                row.test,
+                describe(*acceptance)
+            );
+        }
+    }
     if rows.iter().any(|row| row.bandwidth_share.is_some_and(|share| share > 1.0)) {
         out.push_str("above 100 %: some of the model is read from the CPU's cache\n");
     }
@@ -144,11 +168,15 @@ fn csv(rows: &[Row]) -> String {
     let mut out = String::from(
         "version,cpu,model,family,parameters,dtype,cache_dtype,cache_bytes_per_token,device,kernels,threads,test,depth,tokens_per_second,\
          tokens_per_second_deviation,tokens_per_second_capturing,tokens_per_second_capturing_deviation,\
-         bytes_per_token,memory_bandwidth,bandwidth_share,peak_memory\n",
+         bytes_per_token,memory_bandwidth,bandwidth_share,peak_memory,passes,drafted,accepted,gain\n",
     );
     for row in rows {
         let capturing = row.tokens_per_second_capturing.as_ref();
         let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+        let speculation = row.speculation.as_ref();
+        let count = |of: fn(&Acceptance) -> usize| {
+            speculation.map_or_else(String::new, |speculation| of(&speculation.acceptance).to_string())
+        };
         let fields = [
             row.version.to_owned(),
             csv_quoted(&row.cpu),
@@ -171,6 +199,10 @@ fn csv(rows: &[Row]) -> String {
             row.memory_bandwidth.to_string(),
             optional(row.bandwidth_share),
             row.peak_memory.map_or_else(String::new, |peak| peak.to_string()),
+            count(|acceptance| acceptance.passes),
+            count(|acceptance| acceptance.drafted),
+            count(|acceptance| acceptance.accepted),
+            optional(speculation.map(|speculation| speculation.gain)),
         ];
         let _ = writeln!(out, "{}", fields.join(","));
     }

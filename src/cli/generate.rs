@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use attend::Checkpoint;
 use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
-use attend::generation::{Finish, GenerationOptions, Sampling, Session, Token, sampler};
+use attend::generation::{Acceptance, Finish, GenerationOptions, Sampling, Session, Token, sampler};
 use attend::measure::memory;
 use attend::model::{AttentionObserver, Mask};
 use clap::Args;
@@ -18,6 +18,7 @@ use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::ModelArgs;
 use super::output::{counted, interrupt_flag, megabytes, note, print};
 use super::prompt_args::{PromptArgs, token_bytes};
+use super::speculate_args::{self, SpeculateArgs};
 
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -37,6 +38,8 @@ pub struct GenerateArgs {
     context: Option<u32>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    speculation: SpeculateArgs,
     /// End at this text, without printing it (may be given several times)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -142,6 +145,9 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         checkpoint.tokenizer().context("--stop is a text")?;
     }
     warn_of_ignored(&checkpoint);
+    if args.speculation.most() > 0 && config.positions_depend_on_length() {
+        note("warning: --speculate is off: this model's positions depend on the text's length");
+    }
     let options = args.model.compute.resolve()?;
     let element = options.element.unwrap_or(checkpoint.element()?);
     let plan = args.capture.plan(&checkpoint)?;
@@ -152,6 +158,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         max_new_tokens: new_tokens,
         context,
         sampling: sampling.clone(),
+        speculate: args.speculation.most(),
         end_tokens: checkpoint.generation().end_tokens.clone(),
         stop: args.stop.clone(),
         interrupt: interrupt_flag(),
@@ -234,7 +241,7 @@ fn generate(
             }
         ));
     }
-    timing.print(sampling, writer.recorder.as_ref());
+    timing.print(sampling, session.acceptance(), writer.recorder.as_ref());
     Ok(match session.finish() {
         Some(Finish::Interrupted) => Outcome::Interrupted,
         _ => Outcome::Done,
@@ -308,7 +315,7 @@ impl Timing {
         self.generated += 1;
     }
 
-    fn print(&self, sampling: &Sampling, recorder: Option<&Recorder>) {
+    fn print(&self, sampling: &Sampling, speculation: Option<Acceptance>, recorder: Option<&Recorder>) {
         if self.generated == 0 {
             return note("interrupted before the first token");
         }
@@ -331,6 +338,9 @@ impl Timing {
             self.first_token - self.loaded,
         ));
         note(&describe(sampling));
+        if let Some(acceptance) = speculation {
+            note(&speculate_args::describe(acceptance));
+        }
         if let Some(recorder) = recorder {
             note(&format!("attention: {} recorded", counted(recorder.steps(), "step")));
         }

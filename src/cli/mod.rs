@@ -15,6 +15,7 @@ mod perplexity;
 mod perplexity_csv;
 mod prompt_args;
 mod shell;
+mod speculate_args;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,10 +1,13 @@
-//! One generation: the prompt pass, then a step a token, until something ends it.
+//! One generation: the prompt pass, then a step a token, until something ends it. A step is a forward
+//! pass, or with [speculation](super::speculation) sometimes the next row of the last one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::decode_stream::DecodeStream;
+use super::draft_pass::DraftPass;
 use super::sampler::{Sampler, Sampling, log_probability};
+use super::speculation::{Acceptance, Drafter};
 use super::stop::StopFilter;
 use crate::checkpoint::Tokenizer;
 use crate::error::{Error, Result};
@@ -17,6 +20,11 @@ pub struct GenerationOptions {
     /// Positions of prompt and new tokens together; `None`: what is needed, up to the model's own.
     pub context: Option<usize>,
     pub sampling: Sampling,
+    /// Tokens that speculation guesses before each pass, at most; 0: it is off. With the kernels the
+    /// text, its probabilities and its maps are those without it, bit for bit; other arithmetic
+    /// rounds a little differently when it computes several tokens together. Nothing is guessed
+    /// where [positions depend on the text's length](crate::model::ModelConfig::positions_depend_on_length).
+    pub speculate: usize,
     /// Tokens that end the text.
     pub end_tokens: Vec<u32>,
     /// Texts that end it; they are not shown.
@@ -62,6 +70,7 @@ pub struct Token {
 ///     max_new_tokens: 20,
 ///     context: None,
 ///     sampling: Sampling::greedy(),
+///     speculate: 0,
 ///     end_tokens: checkpoint.generation().end_tokens.clone(),
 ///     stop: vec![],
 ///     interrupt: Default::default(),
@@ -78,6 +87,10 @@ pub struct Session<'m> {
     decoder: &'m Decoder,
     cache: KvCache,
     sampler: Sampler,
+    drafter: Option<Drafter>,
+    /// A pass over a draft, some of whose rows may still count.
+    draft_pass: Option<DraftPass>,
+    acceptance: Acceptance,
     stream: DecodeStream<'m>,
     stop: StopFilter,
     options: GenerationOptions,
@@ -137,6 +150,10 @@ impl<'m> Session<'m> {
             decoder,
             cache: decoder.new_cache(context)?,
             sampler: Sampler::new(options.sampling.clone()),
+            drafter: (options.speculate > 0 && !decoder.config().positions_depend_on_length())
+                .then(|| Drafter::new(options.speculate)),
+            draft_pass: None,
+            acceptance: Acceptance::default(),
             stream: DecodeStream::behind(tokenizer, prompt),
             stop: StopFilter::new(&options.stop),
             options,
@@ -148,26 +165,27 @@ impl<'m> Session<'m> {
 
     /// Runs one step and answers its token; `None` once the text has ended.
     ///
+    /// The observer sees the queries behind which this token was chosen: the prompt's, then one a
+    /// step. While speculation guesses, the maps of the pass at hand are held until they are shown,
+    /// 4 · (guessed tokens + 1) · keys bytes for each head of each layer that is wanted.
+    ///
     /// # Errors
     /// The decoder's, or the observer's.
     pub fn step(&mut self, observer: Option<&mut dyn AttentionObserver>) -> Result<Option<Token>> {
         if self.finish.is_some() {
             return Ok(None);
         }
-        let fed = &self.tokens[self.cache.len()..];
-        // A prompt pass can be long; a later step is short, and its token better whole.
-        let interrupt = self.generated().is_empty().then(|| self.options.interrupt.clone());
-        let request = Forward { observer, interrupt, ..Forward::default() };
-        let logits = match self.decoder.forward(fed, &mut self.cache, request) {
+        let logits = match self.logits(observer) {
             Err(Error::Interrupted) => {
                 self.finish = Some(Finish::Interrupted);
                 return Ok(None);
             }
             logits => logits?,
         };
-        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
         let id = self.sampler.sample(&logits, &self.tokens);
+        self.acceptance.tokens += usize::from(!self.generated().is_empty());
         self.tokens.push(id);
+        self.compare_with_draft(id);
 
         let (mut text, stopped) = self.stop.push(&self.stream.push(id));
         self.finish = self.finish_after(id, stopped);
@@ -177,6 +195,80 @@ impl<'m> Session<'m> {
         }
         let log_probability = log_probability(&logits, id);
         Ok(Some(Token { id, text, log_probability, finish: self.finish }))
+    }
+
+    /// The logits behind the last token: the next row of the pass at hand, or a new pass.
+    fn logits(&mut self, observer: Option<&mut dyn AttentionObserver>) -> Result<Vec<f32>> {
+        if let (Some(pass), Some(observer)) = (&self.draft_pass, &observer)
+            && !pass.serves(&**observer)
+        {
+            // It wants maps that nobody wanted when the pass ran: the last token is fed again.
+            self.end_draft_pass();
+        }
+        if self.draft_pass.is_none() {
+            self.draft_pass = self.feed_draft(observer.as_deref())?;
+        }
+        if let Some(pass) = &self.draft_pass {
+            return Ok(pass.row(observer)?.to_vec());
+        }
+        let fed = &self.tokens[self.cache.len()..];
+        // A prompt pass can be long; a later step is short, and its token better whole.
+        let is_prompt = self.generated().is_empty();
+        let interrupt = is_prompt.then(|| self.options.interrupt.clone());
+        let request = Forward { observer, interrupt, ..Forward::default() };
+        let logits = self.decoder.forward(fed, &mut self.cache, request)?;
+        self.acceptance.passes += usize::from(!is_prompt);
+        Ok(logits.flatten_all()?.to_vec1()?)
+    }
+
+    /// Feeds the last token with a draft behind it, if there is one.
+    fn feed_draft(&mut self, observer: Option<&dyn AttentionObserver>) -> Result<Option<DraftPass>> {
+        let draft = self.draft();
+        let (count, last) = (draft.len(), self.tokens[self.tokens.len() - 1]);
+        if count == 0 {
+            return Ok(None);
+        }
+        match DraftPass::run(self.decoder, &mut self.cache, last, draft, observer) {
+            // Perhaps at a drafted token only, and the text may never get there.
+            Err(Error::NotFinite { .. }) => Ok(None),
+            pass => {
+                let pass = pass?;
+                self.acceptance.passes += 1;
+                self.acceptance.drafted += count;
+                Ok(Some(pass))
+            }
+        }
+    }
+
+    /// A draft as long as it can count.
+    fn draft(&mut self) -> Vec<u32> {
+        let generated = self.tokens.len() - self.prompt_len;
+        let Some(drafter) = self.drafter.as_mut().filter(|_| generated > 0) else { return vec![] };
+        let wanted = self.options.max_new_tokens - generated;
+        let room = wanted.min(self.cache.capacity() - self.tokens.len());
+        // The pass gives one token more than were drafted.
+        let mut draft = drafter.draft(&self.tokens, room - 1);
+        let ends = |id: &u32| self.options.end_tokens.contains(id);
+        draft.truncate(draft.iter().position(ends).unwrap_or(draft.len()));
+        draft
+    }
+
+    /// Goes on with the pass over a draft if it was fed the token that was chosen now.
+    fn compare_with_draft(&mut self, id: u32) {
+        let Some(pass) = &mut self.draft_pass else { return };
+        if pass.accept(id) {
+            self.acceptance.accepted += 1;
+        } else {
+            self.end_draft_pass();
+        }
+    }
+
+    /// Forgets what was fed behind the tokens that count.
+    fn end_draft_pass(&mut self) {
+        if let Some(pass) = self.draft_pass.take() {
+            self.cache.truncate(self.tokens.len() - 1);
+            self.drafter.iter_mut().for_each(|drafter| drafter.learn(pass.drafted(), pass.accepted()));
+        }
     }
 
     fn finish_after(&self, id: u32, stopped: bool) -> Option<Finish> {
@@ -212,6 +304,11 @@ impl<'m> Session<'m> {
     /// The tokens generated so far.
     pub fn generated(&self) -> &[u32] {
         &self.tokens[self.prompt_len..]
+    }
+
+    /// How speculation has gone so far, where there is any.
+    pub fn acceptance(&self) -> Option<Acceptance> {
+        self.drafter.as_ref().map(|_| self.acceptance)
     }
 
     /// Positions that fit.

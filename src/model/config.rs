@@ -293,6 +293,11 @@ impl ModelConfig {
         }
     }
 
+    /// Whether what a position turns by depends on the length of the text around it.
+    pub fn positions_depend_on_length(&self) -> bool {
+        self.rotaries.iter().any(Rotary::depends_on_length)
+    }
+
     /// The experts of a layer, where it has them.
     pub(super) fn experts_of(&self, layer: usize) -> Option<&Experts> {
         self.experts.as_ref().filter(|experts| experts.layers[layer])

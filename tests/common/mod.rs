@@ -178,6 +178,7 @@ pub fn greedy_options(max_new_tokens: usize) -> GenerationOptions {
         max_new_tokens,
         context: None,
         sampling: Sampling::greedy(),
+        speculate: 0,
         end_tokens: vec![],
         stop: vec![],
         interrupt: Default::default(),
