@@ -2,16 +2,18 @@
 //! else prints: the speed while capturing, bytes a token, and the share of the memory's bandwidth.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use attend::Checkpoint;
-use attend::capture::{AttentionDtype, Recorder, Selection};
+use attend::capture::{Recorder, Selection};
 use attend::kernels::Isa;
 use attend::measure::{Speed, Test, TestKind, bandwidth, memory, run as time};
 use attend::model::{Decoder, Mask};
 use clap::Args;
 
 use super::bench_output::{Format, Row, write_rows};
+use super::capture_args::StoredDtype;
 use super::model_args::{Dtype, Kernels, device_name, open};
 use super::output::{interrupt_flag, note, print};
 use super::{Outcome, usage};
@@ -49,9 +51,20 @@ pub struct BenchArgs {
     /// Leave out the runs that capture attention
     #[arg(long)]
     no_capture: bool,
+    /// How maps are stored in the runs that capture attention, below the folder for temporary files
+    /// (TMPDIR)
+    #[arg(long, value_enum, default_value_t = StoredDtype::F32, conflicts_with = "no_capture")]
+    attention_dtype: StoredDtype,
     /// How to print the rows
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
+}
+
+/// What it took to load the weights from an open checkpoint.
+#[derive(Clone, Copy)]
+struct Load {
+    seconds: f64,
+    peak_memory: Option<u64>,
 }
 
 pub fn run(args: BenchArgs) -> Result<Outcome> {
@@ -90,9 +103,12 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
                 Some(bandwidth) => bandwidth,
                 None => *measured.insert(bandwidth::measure(Isa::detect()?, options.threads)),
             };
+            memory::reset_peak();
+            let started = Instant::now();
             let decoder = checkpoint.load(&options)?;
+            let load = Load { seconds: started.elapsed().as_secs_f64(), peak_memory: memory::peak() };
             for test in &tests {
-                if let Some(row) = args.measure(&checkpoint, &decoder, *test, bandwidth, &go_on)? {
+                if let Some(row) = args.measure(&checkpoint, &decoder, *test, load, bandwidth, &go_on)? {
                     if args.output == Format::Jsonl {
                         print(&format!("{}\n", serde_json::to_string(&row)?))?;
                     }
@@ -141,6 +157,7 @@ impl BenchArgs {
         checkpoint: &Checkpoint,
         decoder: &Decoder,
         test: Test,
+        load: Load,
         bandwidth: f64,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<Row>> {
@@ -152,7 +169,7 @@ impl BenchArgs {
         let peak = memory::peak();
         let capturing = match self.no_capture {
             true => None,
-            false => capturing(checkpoint, decoder, test, repetitions, go_on)?,
+            false => self.capturing(checkpoint, decoder, test, go_on)?,
         };
         let bytes = test.bytes_per_token(decoder);
         let config = decoder.config();
@@ -167,6 +184,8 @@ impl BenchArgs {
             device: device_name(decoder.ops().device()),
             kernels: decoder.ops().arithmetic(),
             threads: decoder.ops().threads(),
+            load_seconds: load.seconds,
+            load_peak_memory: load.peak_memory,
             test: test.to_string(),
             depth: test.depth,
             bytes_per_token: bytes,
@@ -177,33 +196,33 @@ impl BenchArgs {
             tokens_per_second_capturing: capturing,
         }))
     }
-}
 
-/// The same test while every layer and head is recorded, to a folder that is removed again.
-fn capturing(
-    checkpoint: &Checkpoint,
-    decoder: &Decoder,
-    test: Test,
-    repetitions: usize,
-    go_on: &dyn Fn() -> bool,
-) -> Result<Option<Speed>> {
-    let folder = tempfile::Builder::new()
-        .prefix("attend-bench-")
-        .tempdir()
-        .context("cannot make a temporary folder for the dump; --no-capture leaves these runs out")?;
-    let config = decoder.config();
-    let selection = Selection::all(config.layers, config.heads);
-    let manifest = Recorder::manifest(
-        checkpoint,
-        decoder.ops().element().name(),
-        &selection,
-        AttentionDtype::F32,
-        Mask::Causal,
-        0,
-        None,
-    );
-    let recorder = || Recorder::create(folder.path(), &manifest, true).map(Some);
-    Ok(time(decoder, test, repetitions, recorder, go_on)?)
+    /// The same test while every layer and head is recorded, to a folder that is removed again.
+    fn capturing(
+        &self,
+        checkpoint: &Checkpoint,
+        decoder: &Decoder,
+        test: Test,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<Speed>> {
+        let folder = tempfile::Builder::new()
+            .prefix("attend-bench-")
+            .tempdir()
+            .context("cannot make a temporary folder for the dump; --no-capture leaves these runs out")?;
+        let config = decoder.config();
+        let selection = Selection::all(config.layers, config.heads);
+        let manifest = Recorder::manifest(
+            checkpoint,
+            decoder.ops().element().name(),
+            &selection,
+            self.attention_dtype.resolve(),
+            Mask::Causal,
+            0,
+            None,
+        );
+        let recorder = || Recorder::create(folder.path(), &manifest, true).map(Some);
+        Ok(time(decoder, test, self.repetitions as usize, recorder, go_on)?)
+    }
 }
 
 fn cpu_name() -> String {
