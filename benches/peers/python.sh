@@ -5,6 +5,8 @@
 peers_python() {
     local target=$1
     shift
+    # no __pycache__ beside the scripts
+    export PYTHONDONTWRITEBYTECODE=1
     if [[ -n ${PEERS_PYTHON:-} ]]; then
         python=$PEERS_PYTHON
         return
