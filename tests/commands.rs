@@ -259,6 +259,8 @@ fn bench_rows_have_what_they_promise() {
         assert_eq!(row["threads"], 1);
         assert!(row["bandwidth_share"].as_f64().unwrap() > 0.0);
         assert!(row["bytes_per_token"].as_u64().unwrap() > 0);
+        assert!(row["load_seconds"].as_f64().unwrap() > 0.0);
+        assert_eq!(row["load_seconds"], rows[0]["load_seconds"]);
     }
     // Weights in 32 bits, the head's and the layers' once, and the keys and values before.
     let layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96;
@@ -279,6 +281,14 @@ fn bench_rows_have_what_they_promise() {
     );
     let csv = stdout(&[&args[..], &["-o", "csv", "--no-capture"]].concat());
     assert_eq!(csv.lines().count(), 5);
+    let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+    assert!(columns.iter().all(|count| *count == columns[0]), "{csv}");
+    assert_eq!(
+        stdout(&[&args[..], &["-o", "jsonl", "--attention-dtype", "f16"]].concat()).lines().count(),
+        4
+    );
+    let message = failure(&run(&[&args[..], &["--attention-dtype", "f16", "--no-capture"]].concat()), 2);
+    assert!(message.contains("--no-capture"), "{message}");
     let table = stdout(&args);
     assert!(table.contains("tg4 @ d8") && table.contains("GB/s from memory with 1 thread"), "{table}");
 }

@@ -3,16 +3,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use attend::Checkpoint;
-use attend::capture::{AttentionDtype, Recorder, Selection};
+use attend::capture::{Recorder, Selection};
 use attend::kernels::Isa;
 use attend::measure::{Speed, Test, TestKind, bandwidth, memory, run as time, speculation};
 use attend::model::{Decoder, Mask};
 use clap::Args;
 
 use super::bench_output::{Format, Row, Speculation, write_rows};
+use super::capture_args::StoredDtype;
 use super::model_args::{CacheDtype, Dtype, Kernels, device_name, open};
 use super::output::{interrupt_flag, note, print};
 use super::prompt_args::PromptArgs;
@@ -60,9 +62,20 @@ pub struct BenchArgs {
     /// Leave out the runs that capture attention
     #[arg(long)]
     no_capture: bool,
+    /// How maps are stored in the runs that capture attention, below the folder for temporary files
+    /// (TMPDIR)
+    #[arg(long, value_enum, default_value_t = StoredDtype::F32, conflicts_with = "no_capture")]
+    attention_dtype: StoredDtype,
     /// How to print the rows
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
+}
+
+/// What it took to load the weights from an open checkpoint.
+#[derive(Clone, Copy)]
+struct Load {
+    seconds: f64,
+    peak_memory: Option<u64>,
 }
 
 pub fn run(args: BenchArgs) -> Result<Outcome> {
@@ -106,8 +119,11 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
                 Some(bandwidth) => bandwidth,
                 None => *measured.insert(bandwidth::measure(Isa::detect()?, options.threads)),
             };
+            memory::reset_peak();
+            let started = Instant::now();
             let decoder = checkpoint.load(&options)?;
-            let bench = Bench { args: &args, checkpoint: &checkpoint, decoder: &decoder, bandwidth };
+            let load = Load { seconds: started.elapsed().as_secs_f64(), peak_memory: memory::peak() };
+            let bench = Bench { args: &args, checkpoint: &checkpoint, decoder: &decoder, load, bandwidth };
             let mut add = |row: Row| -> Result<()> {
                 if args.output == Format::Jsonl {
                     print(&format!("{}\n", serde_json::to_string(&row)?))?;
@@ -198,6 +214,7 @@ struct Bench<'a> {
     args: &'a BenchArgs,
     checkpoint: &'a Checkpoint,
     decoder: &'a Decoder,
+    load: Load,
     /// Bytes a second from memory.
     bandwidth: f64,
 }
@@ -212,7 +229,7 @@ impl Bench<'_> {
         let peak_memory = memory::peak();
         let tokens_per_second_capturing = match self.args.no_capture {
             true => None,
-            false => capturing(self.checkpoint, self.decoder, test, repetitions, go_on)?,
+            false => self.capturing(test, go_on)?,
         };
         let bytes = test.bytes_per_token(self.decoder);
         let row = self.row(test.to_string(), test.depth, bytes, plain);
@@ -253,6 +270,8 @@ impl Bench<'_> {
             device: device_name(ops.device()),
             kernels: ops.arithmetic(),
             threads: ops.threads(),
+            load_seconds: self.load.seconds,
+            load_peak_memory: self.load.peak_memory,
             test,
             depth,
             bytes_per_token: bytes,
@@ -264,33 +283,27 @@ impl Bench<'_> {
             speculation: None,
         }
     }
-}
 
-/// The same test while every layer and head is recorded, to a folder that is removed again.
-fn capturing(
-    checkpoint: &Checkpoint,
-    decoder: &Decoder,
-    test: Test,
-    repetitions: usize,
-    go_on: &dyn Fn() -> bool,
-) -> Result<Option<Speed>> {
-    let folder = tempfile::Builder::new()
-        .prefix("attend-bench-")
-        .tempdir()
-        .context("cannot make a temporary folder for the dump; --no-capture leaves these runs out")?;
-    let config = decoder.config();
-    let selection = Selection::all(config.layers, config.heads);
-    let manifest = Recorder::manifest(
-        checkpoint,
-        decoder.ops().element().name(),
-        &selection,
-        AttentionDtype::F32,
-        Mask::Causal,
-        0,
-        None,
-    );
-    let recorder = || Recorder::create(folder.path(), &manifest, true).map(Some);
-    Ok(time(decoder, test, repetitions, recorder, go_on)?)
+    /// The same test while every layer and head is recorded, to a folder that is removed again.
+    fn capturing(&self, test: Test, go_on: &dyn Fn() -> bool) -> Result<Option<Speed>> {
+        let folder = tempfile::Builder::new()
+            .prefix("attend-bench-")
+            .tempdir()
+            .context("cannot make a temporary folder for the dump; --no-capture leaves these runs out")?;
+        let config = self.decoder.config();
+        let selection = Selection::all(config.layers, config.heads);
+        let manifest = Recorder::manifest(
+            self.checkpoint,
+            self.decoder.ops().element().name(),
+            &selection,
+            self.args.attention_dtype.resolve(),
+            Mask::Causal,
+            0,
+            None,
+        );
+        let recorder = || Recorder::create(folder.path(), &manifest, true).map(Some);
+        Ok(time(self.decoder, test, self.args.repetitions as usize, recorder, go_on)?)
+    }
 }
 
 fn cpu_name() -> String {

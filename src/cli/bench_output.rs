@@ -39,6 +39,10 @@ pub struct Row {
     /// Whose arithmetic: the kernels' tier, or `candle`.
     pub kernels: &'static str,
     pub threads: usize,
+    /// From the open checkpoint to weights that are ready.
+    pub load_seconds: f64,
+    /// Bytes that the process held at most meanwhile (the mapped checkpoint among them).
+    pub load_peak_memory: Option<u64>,
     /// `pp512`, `tg128`, `tg128 @ d2048`.
     pub test: String,
     pub depth: usize,
@@ -168,7 +172,8 @@ fn csv(rows: &[Row]) -> String {
     let mut out = String::from(
         "version,cpu,model,family,parameters,dtype,cache_dtype,cache_bytes_per_token,device,kernels,threads,test,depth,tokens_per_second,\
          tokens_per_second_deviation,tokens_per_second_capturing,tokens_per_second_capturing_deviation,\
-         bytes_per_token,memory_bandwidth,bandwidth_share,peak_memory,passes,drafted,accepted,gain\n",
+         bytes_per_token,memory_bandwidth,bandwidth_share,peak_memory,passes,drafted,accepted,gain,\
+         load_seconds,load_peak_memory\n",
     );
     for row in rows {
         let capturing = row.tokens_per_second_capturing.as_ref();
@@ -203,6 +208,8 @@ fn csv(rows: &[Row]) -> String {
             count(|acceptance| acceptance.drafted),
             count(|acceptance| acceptance.accepted),
             optional(speculation.map(|speculation| speculation.gain)),
+            row.load_seconds.to_string(),
+            row.load_peak_memory.map_or_else(String::new, |peak| peak.to_string()),
         ];
         let _ = writeln!(out, "{}", fields.join(","));
     }

@@ -37,6 +37,15 @@ pub enum StoredDtype {
     F16,
 }
 
+impl StoredDtype {
+    pub fn resolve(self) -> AttentionDtype {
+        match self {
+            StoredDtype::F32 => AttentionDtype::F32,
+            StoredDtype::F16 => AttentionDtype::F16,
+        }
+    }
+}
+
 /// What the manifest says of the run.
 pub struct RunInfo<'a> {
     pub element: ElementType,
@@ -60,10 +69,7 @@ impl CaptureArgs {
         let config = checkpoint.config();
         let selection =
             Selection::parse(self.layers.as_deref(), self.heads.as_deref(), config.layers, config.heads)?;
-        let dtype = match self.attention_dtype {
-            StoredDtype::F32 => AttentionDtype::F32,
-            StoredDtype::F16 => AttentionDtype::F16,
-        };
+        let dtype = self.attention_dtype.resolve();
         Recorder::check(&folder, self.overwrite)?;
         Ok(Some(CapturePlan { folder, selection, dtype, overwrite: self.overwrite }))
     }
