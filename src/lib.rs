@@ -1,8 +1,8 @@
 //! attend generates text with decoder-only transformers and shows what every head attended to
-//! while it did so.
+//! while it did so; of encoders it shows the attention.
 //!
 //! Data flows one way: [`checkpoint`] → [`model`] → [`generation`] → [`capture`] → [`report`]; the
-//! hot arithmetic is in [`kernels`], timings in [`measure`].
+//! hot arithmetic is in [`kernels`], timings and perplexity in [`measure`].
 //!
 //! ```no_run
 //! use attend::model::{AttentionObserver, AttentionRows, Forward};

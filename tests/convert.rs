@@ -28,7 +28,7 @@ fn logits(decoder: &Decoder) -> Vec<f32> {
 }
 
 fn written(checkpoint: &Checkpoint, out: &Path, element: ElementType) -> Checkpoint {
-    convert(checkpoint, out, element, 2).unwrap();
+    convert(checkpoint, out, element, 2, &Default::default()).unwrap();
     Checkpoint::open(out).unwrap()
 }
 
@@ -36,7 +36,7 @@ fn written(checkpoint: &Checkpoint, out: &Path, element: ElementType) -> Checkpo
 fn a_converted_model_is_the_one_that_the_type_asked_for_gives() {
     let folder = tempfile::tempdir().unwrap();
     let mut sources: Vec<(String, Checkpoint)> =
-        ["llama", "llama_biased", "qwen3", "gemma2", "gpt2", "phi3", "mixtral", "bloom"]
+        ["llama", "llama_biased", "qwen3", "gemma2", "gpt2", "phi3", "mixtral", "bloom", "stablelm", "opt"]
             .into_iter()
             .map(|name| (name.to_owned(), Checkpoint::open(&fixture(name)).unwrap()))
             .collect();
@@ -78,7 +78,7 @@ fn the_same_conversion_writes_the_same_bytes() {
     let source = Checkpoint::open(&fixture("llama")).unwrap();
     let bytes = |name: &str, threads| {
         let out = folder.path().join(name);
-        convert(&source, &out, ElementType::Q4_1, threads).unwrap();
+        convert(&source, &out, ElementType::Q4_1, threads, &Default::default()).unwrap();
         std::fs::read(out.join("model.safetensors")).unwrap()
     };
     assert!(bytes("a", 1) == bytes("b", 3));
@@ -122,7 +122,8 @@ fn a_place_that_is_taken_or_inside_the_source_is_refused_and_nothing_is_left() {
         (file, "cannot write the folder"),
         (folder.path().join("no/such/parent"), "cannot open"),
     ] {
-        let error = convert(&source, &out, ElementType::Q8_0, 1).unwrap_err().to_string();
+        let error =
+            convert(&source, &out, ElementType::Q8_0, 1, &Default::default()).unwrap_err().to_string();
         assert!(error.contains(expected), "{}: {error}", out.display());
     }
     assert_eq!(std::fs::read_to_string(taken.join("notes.txt")).unwrap(), "mine");
@@ -133,7 +134,17 @@ fn a_place_that_is_taken_or_inside_the_source_is_refused_and_nothing_is_left() {
     // An empty folder is no obstacle.
     std::fs::remove_file(taken.join("notes.txt")).unwrap();
     assert_eq!(logits(&load(&fixture("llama"), KernelChoice::Native, Some(ElementType::Q8_0))), {
-        convert(&source, &taken, ElementType::Q8_0, 1).unwrap();
+        convert(&source, &taken, ElementType::Q8_0, 1, &Default::default()).unwrap();
         logits(&load(&taken, KernelChoice::Native, None))
     });
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(&fixture("llama")).unwrap();
+    let out = folder.path().join("out");
+    let error = convert(&source, &out, ElementType::Q8_0, 1, &true.into()).unwrap_err();
+    assert!(matches!(error, attend::Error::Interrupted), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

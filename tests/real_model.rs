@@ -233,7 +233,8 @@ fn q4_k_falls_back_where_rows_do_not_divide() {
 fn shards_converted_to_one_quantised_file_give_the_tokens_of_the_type_asked_for() {
     let out = tempfile::tempdir().unwrap();
     let source = Checkpoint::open(&folder("f32-sharded")).unwrap();
-    attend::checkpoint::convert::convert(&source, out.path(), ElementType::Q4_1, 2).unwrap();
+    attend::checkpoint::convert::convert(&source, out.path(), ElementType::Q4_1, 2, &Default::default())
+        .unwrap();
     let prompt = &prompts()[0];
     let expected = greedy(&load(&folder("f32"), KernelChoice::Native, Some(ElementType::Q4_1)), prompt);
     assert_eq!(greedy(&load(out.path(), KernelChoice::Native, None), prompt), expected);

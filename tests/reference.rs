@@ -202,7 +202,7 @@ fn a_cache_of_another_decoder_is_refused() {
 #[test]
 fn the_fixtures_are_read_as_what_they_are() {
     let checkpoint = Checkpoint::open(&fixture("llama3_scaled")).unwrap();
-    assert_eq!(checkpoint.element().unwrap(), ElementType::F32);
+    assert_eq!(checkpoint.element(None).unwrap(), ElementType::F32);
     assert!(checkpoint.config().tied_head && checkpoint.unused_tensors().is_empty());
     assert_eq!(checkpoint.config().kv_heads, 2);
 }

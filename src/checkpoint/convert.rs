@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use safetensors::Dtype;
 
@@ -17,9 +18,10 @@ use super::{Checkpoint, HeldMatrix};
 use crate::error::{Error, Result};
 use crate::kernels::Pool;
 use crate::kernels::matmul::{ElementType, RawMatrix};
+use crate::model::Module;
 
 /// What else belongs to a model, where it is there.
-const COPIED: [&str; 13] = [
+const COPIED: [&str; 14] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -28,6 +30,7 @@ const COPIED: [&str; 13] = [
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
     "chat_template.jinja",
     "chat_template.json",
     "README.md",
@@ -38,7 +41,7 @@ const COPIED: [&str; 13] = [
 /// Writes the folder `out`, with matrices held as `element` where they can be; answers as what each
 /// is. Everything that is no matrix of the model stays as it is.
 ///
-/// The folder appears once it is whole.
+/// The folder appears once it is whole; `interrupt`, raised, leaves nothing behind.
 ///
 /// # Errors
 /// If the checkpoint is a GGUF file, `out` holds something already, or lies in the checkpoint's own folder, or cannot be written.
@@ -47,11 +50,12 @@ pub fn convert(
     out: &Path,
     element: ElementType,
     threads: usize,
+    interrupt: &AtomicBool,
 ) -> Result<Vec<HeldMatrix>> {
-    if let Source::Gguf(_) = checkpoint.source {
+    if let Source::Gguf(file) = &checkpoint.source {
         return Err(Error::Usage(format!(
             "{} is a GGUF file: only folders are converted; it loads as it is, with --dtype too",
-            checkpoint.name()
+            file.path.display()
         )));
     }
     let out = destination(&checkpoint.source, out)?;
@@ -65,7 +69,10 @@ pub fn convert(
         }
     }
     let path = partial.0.join("model.safetensors");
-    write_weights(checkpoint, &targets, &path, &Pool::new(threads)).map_err(Error::io(&path, "write"))?;
+    match write_weights(checkpoint, &targets, &path, &Pool::new(threads), interrupt) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(Error::Interrupted),
+        written => written.map_err(Error::io(&path, "write"))?,
+    }
     if out.exists() {
         fs::remove_dir(&out).map_err(Error::io(&out, "replace"))?;
     }
@@ -82,7 +89,15 @@ fn targets(checkpoint: &Checkpoint, held: &[HeldMatrix]) -> HashMap<String, Targ
         let target = Target { element: matrix.held, transposed };
         named.names(matrix.parameter).into_iter().map(move |name| (name, target))
     };
-    held.iter().flat_map(target).collect()
+    let mut targets: HashMap<String, Target> = held.iter().flat_map(target).collect();
+    // A copy of the embedding stays one, or it would be another head.
+    let [head, embedding] = [Module::OutputHead, Module::Embedding].map(|module| module.weight());
+    if checkpoint.config.tied_head
+        && let Some(target) = named.names(embedding).first().and_then(|name| targets.get(name)).copied()
+    {
+        targets.extend(named.names(head).into_iter().map(|name| (name, target)));
+    }
+    targets
 }
 
 /// The folder's full path, checked to be free.
@@ -178,6 +193,7 @@ fn write_weights(
     targets: &HashMap<String, Target>,
     path: &Path,
     pool: &Pool,
+    interrupt: &AtomicBool,
 ) -> io::Result<()> {
     let weights = checkpoint.weights();
     let mut planned: Vec<Planned<'_>> = weights
@@ -200,6 +216,9 @@ fn write_weights(
     let mut file = BufWriter::new(File::create(path)?);
     file.write_all(&header(&planned)?)?;
     for tensor in &planned {
+        if interrupt.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         match (tensor.convert, tensor.stored.element, tensor.stored.shape) {
             (Some(to), Some(element), &[rows, columns]) => {
                 let mut raw = RawMatrix { rows, columns, element, bytes: tensor.stored.bytes.into() };

@@ -24,7 +24,7 @@ use crate::kernels::cache::CacheType;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
 use crate::model::parameter::LayerModule;
-use crate::model::precision::{self, Instead, Precision};
+use crate::model::precision::{self, Instead, MatrixRole, Precision};
 use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, Parameter};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
@@ -83,7 +83,7 @@ impl Default for LoadOptions {
 }
 
 impl Checkpoint {
-    /// Opens a folder in Hugging Face layout: `config.json`, `model.safetensors` (or shards with
+    /// Opens a GGUF file, or a folder in Hugging Face layout: `config.json`, `model.safetensors` (or shards with
     /// their index), and where they are there `tokenizer.json` (or the vocabulary files of GPT-2 or
     /// BERT) and `generation_config.json`.
     ///
@@ -165,7 +165,8 @@ impl Checkpoint {
     /// # Errors
     /// If there is no memory for them, or a device refuses.
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
-        let precision = Precision { asked: options.element, found: self.element()?, cache: options.cache };
+        let element = self.element(options.element)?;
+        let precision = Precision { asked: options.element, element, cache: options.cache };
         let pool = Arc::new(Pool::new(options.threads));
         let ops = Ops::new(options.device.clone(), options.kernels, precision, pool)?;
         Decoder::new(self.config.clone(), ops, &self.named_weights())
@@ -191,7 +192,7 @@ impl Checkpoint {
         &self.config
     }
 
-    /// SHA-256 of config.json, in hexadecimal.
+    /// SHA-256 of config.json, in hexadecimal; of a GGUF file, that of the config made from it.
     pub fn config_digest(&self) -> &str {
         &self.config_digest
     }
@@ -203,7 +204,7 @@ impl Checkpoint {
     /// The tokenizer.
     ///
     /// # Errors
-    /// If the folder has none.
+    /// If the model has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { path: self.source.path("tokenizer.json") })
     }
@@ -212,14 +213,16 @@ impl Checkpoint {
         NamedWeights::new(&self.weights, &self.family, &self.config)
     }
 
-    /// How the checkpoint holds most of its weights: the type of the attention's output projections.
+    /// As what most weights will be held with `--dtype` (`None`: as the files hold them): the type of
+    /// the first layer's output projection of attention.
     ///
     /// # Errors
     /// None after the checkpoint was opened: its tensors are there.
-    pub fn element(&self) -> Result<ElementType> {
+    pub fn element(&self, asked: Option<ElementType>) -> Result<ElementType> {
         let output = Module::Layer(0, LayerModule::AttentionOutput).weight();
         let shape = [self.config.hidden, self.config.query_width()];
-        self.named_weights().element(output, &shape)
+        let found = self.named_weights().element(output, &shape)?;
+        Ok(precision::held(asked, found, shape[1], MatrixRole::Projection).0)
     }
 
     /// As what each matrix will be held with `--dtype` (`None`: as the files hold it).

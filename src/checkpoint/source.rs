@@ -89,10 +89,20 @@ impl Source {
             };
         }
         if !path.join("config.json").is_file() {
-            return not_a_model(
-                "the folder has no config.json",
-                "a model folder holds config.json, tokenizer.json and model.safetensors",
-            );
+            let files = std::fs::read_dir(path).into_iter().flatten().flatten();
+            let gguf = files
+                .map(|file| file.file_name())
+                .find(|name| Path::new(name).extension() == Some("gguf".as_ref()));
+            return match gguf {
+                Some(name) => not_a_model(
+                    "the folder has no config.json",
+                    &format!("it holds {}: give that file", name.display()),
+                ),
+                None => not_a_model(
+                    "the folder has no config.json",
+                    "a model folder holds config.json, tokenizer.json and model.safetensors",
+                ),
+            };
         }
         Ok(Source::Folder(path.to_path_buf()))
     }

@@ -271,7 +271,17 @@ impl NamedWeights<'_> {
         let names = self.names(parameter);
         let stored = self.stored(parameter, shape, &names);
         let elements = names.iter().map(|name| Ok(self.weights.place(name, &stored.shape)?.1));
-        let element = elements.collect::<Result<Vec<_>>>()?[0];
+        let elements = elements.collect::<Result<Vec<_>>>()?;
+        let element = elements[0];
+        if let Some(other) = elements.iter().position(|other| *other != element) {
+            return Err(Error::Weights {
+                file: self.weights.first_file.clone(),
+                problem: format!(
+                    "tensor {} holds {}, and {}, which belongs to it, {element}",
+                    names[other], elements[other], names[0]
+                ),
+            });
+        }
         Ok(if stored.transposed && element.is_quantized() { ElementType::F32 } else { element })
     }
 }
@@ -399,6 +409,13 @@ fn read_gguf(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> {
 
 fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<(String, TensorPlace)>> {
     let problem = |problem: String| Error::Weights { file: path.to_path_buf(), problem };
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(Error::NotAModel {
+            path: path.to_path_buf(),
+            problem: "is a Git LFS pointer, not the file itself".into(),
+            hint: "run `git lfs pull` in its folder".into(),
+        });
+    }
     let Some(length) = bytes.first_chunk::<8>() else {
         return Err(problem(format!("holds {} bytes, too few for a safetensors header", bytes.len())));
     };
@@ -472,8 +489,9 @@ fn name_quantized(
             element.block_bytes()
         ));
     }
+    let columns = (row_bytes / element.block_bytes()).checked_mul(element.block_values());
     place.element = Some(element);
-    place.shape = vec![rows, row_bytes / element.block_bytes() * element.block_values()];
+    place.shape = vec![rows, columns.ok_or("its rows are too long")?];
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use super::{Outcome, usage};
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
+    /// Folder with config.json and model.safetensors, a GGUF file, or a model of the hub, OWNER/NAME or
     /// OWNER/NAME@REVISION, which is fetched [default: the embedded model]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,

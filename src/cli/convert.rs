@@ -11,11 +11,12 @@ use clap::Args;
 use super::Outcome;
 use super::held::held_lines;
 use super::model_args::{Dtype, open};
-use super::output::note;
+use super::output::{interrupt_flag, note};
 
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// Folder with config.json and model.safetensors
+    /// Folder with config.json and model.safetensors, or a model of the hub, OWNER/NAME or
+    /// OWNER/NAME@REVISION, which is fetched
     #[arg(value_name = "IN")]
     model: PathBuf,
     /// Folder to write; it must not exist yet, or be empty
@@ -33,7 +34,13 @@ pub fn run(args: ConvertArgs) -> Result<Outcome> {
     let checkpoint = open(Some(&args.model))?;
     let threads = args.threads.map_or_else(available_threads, usize::from);
     let element = args.dtype.element();
-    let held = convert(&checkpoint, &args.out, element, threads)?;
+    let held = match convert(&checkpoint, &args.out, element, threads, &interrupt_flag()) {
+        Err(attend::Error::Interrupted) => {
+            note("interrupted: nothing was written");
+            return Ok(Outcome::Interrupted);
+        }
+        held => held?,
+    };
     for line in held_lines(&held, Some(element)) {
         note(&line);
     }

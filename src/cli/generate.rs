@@ -149,7 +149,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         note("warning: --speculate is off: this model's positions depend on the text's length");
     }
     let options = args.model.compute.resolve()?;
-    let element = options.element.unwrap_or(checkpoint.element()?);
+    let element = checkpoint.element(options.element)?;
     let plan = args.capture.plan(&checkpoint)?;
     let decoder = checkpoint.load(&options)?;
     let loaded = started.elapsed().as_secs_f64();

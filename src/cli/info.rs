@@ -160,6 +160,9 @@ fn positions(config: &ModelConfig) -> String {
             RotaryScaling::Llama3 { factor, .. } => format!(", llama3 scaling by {factor}"),
             RotaryScaling::Dynamic { factor, .. } => format!(", dynamic scaling by {factor}"),
             RotaryScaling::Yarn { factor, .. } => format!(", yarn scaling by {factor}"),
+            RotaryScaling::LongRope { short, long, .. } if short == long => {
+                ", with a factor for each angle".to_owned()
+            }
             RotaryScaling::LongRope { original_context, .. } => {
                 format!(", longrope scaling beyond {original_context} tokens")
             }

@@ -88,6 +88,12 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
         Some(folder) => from_dump(&args, folder)?,
         None => {
             if let Some(folder) = args.positional.as_ref().map(Path::new).filter(|path| path.is_dir()) {
+                if folder.join("config.json").is_file() {
+                    return Err(usage(format!(
+                        "{} is a model, not a text or a dump: give it with -m, and a text",
+                        folder.display()
+                    )));
+                }
                 note(&format!("{} is a folder without a dump; it is read as a text", folder.display()));
             }
             from_text(&args)?
@@ -176,7 +182,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         None => config.mask,
     };
     let options = args.model.compute.resolve()?;
-    let element = options.element.unwrap_or(checkpoint.element()?);
+    let element = checkpoint.element(options.element)?;
     let plan = args.capture.plan(&checkpoint)?;
     let decoder = checkpoint.load(&options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Generate text with a decoder-only transformer, and see what every head attended to.
+/// Generate text with transformers, and see what every head attended to.
 #[derive(Parser)]
 #[command(name = "attend", version, max_term_width = 100)]
 struct Cli {

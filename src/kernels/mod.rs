@@ -2,8 +2,9 @@
 //!
 //! [`matmul`] is most of the work, with weights of any [`element`] type ([`blocks`] decodes them,
 //! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
-//! [`elementwise`] is the rest; [`stream`] only measures memory. [`simd`] holds the vector tiers, [`threads`] the pool. Everything
-//! here has a composition of candle operations beside it in `model::ops` (`--kernels reference`).
+//! [`elementwise`] is the rest; [`stream`] only measures memory. [`simd`] holds the vector tiers,
+//! [`threads`] the pool. Everything here has a composition of candle operations beside it in
+//! `model::ops` (`--kernels reference`).
 //!
 //! **Batch-invariant.** Every sum runs in one fixed order whatever the number of rows, threads or
 //! pieces, so a prompt in one pass, in pieces and token by token gives the same bits.
@@ -18,7 +19,7 @@ mod memory;
 mod packed_matrix;
 pub mod quantize;
 mod quantized_panel;
-mod quantized_rows;
+pub mod quantized_rows;
 mod quantized_tile;
 mod raw_matrix;
 pub mod simd;

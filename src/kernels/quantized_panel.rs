@@ -14,7 +14,7 @@ use super::blocks::{half, scales_and_minima};
 use super::element::ElementType;
 
 /// Columns of a group.
-pub(super) const GROUP: usize = 32;
+pub const GROUP: usize = 32;
 
 /// Turns an i8 into a u8 that is 128 larger, and back.
 const BIAS: u8 = 128;

@@ -4,12 +4,13 @@
 //! its integers, the nearest to value / scale. A few groups of a transformer's activations hold
 //! values many times larger than the rest, and their coarse steps would make up most of the error:
 //! a group whose largest value is above the mean of the row's groups gets a second scale and second
-//! integers, for what the first leave. So a value changes by at most 1/254 of that mean.
+//! integers, for what the first leave. So a value changes by at
+//! most 1/254 of that mean, or 1/254² of its group's largest, if that is more.
 
 // As in `simd`: unsafe because of the CPU's instructions, which `Isa` proves.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::quantized_panel::GROUP;
+pub use super::quantized_panel::GROUP;
 use super::simd::{Simd, dispatch};
 use super::threads::SharedSlice;
 use super::tile::TILE_ROWS;

@@ -1,4 +1,5 @@
-//! The tile: a few rows times one panel of 32 columns. Every matrix product ends up here.
+//! The tile: a few rows times one panel of 32 columns. Every product with weights of 16 or 32 bits,
+//! and both products of attention, end up here.
 //!
 //! `out[row][column] = Σₖ x[row][k] · panel[k][column]`, summed over k in order, one fused
 //! multiply-add at a time: the same bits whatever the number of rows in the tile, on AVX2 and
@@ -43,8 +44,7 @@ impl Element for half::f16 {
     }
 }
 
-/// Where a tile reads and writes. `x[row][k]` is at `x + row·x_row + k·x_step`, the panel is
-/// `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
+/// Where a tile reads and writes. x lies as the tile's name says, the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
 #[derive(Clone, Copy)]
 pub(super) struct TileArgs<W> {
     pub rows: usize,

@@ -97,7 +97,8 @@ pub fn run<O: AttentionObserver>(
     let mut cache = decoder.new_cache(test.context().max(1))?;
     let vocabulary = decoder.config().vocabulary;
     if test.depth > 0 {
-        decoder.forward(&random_tokens(test.depth, vocabulary), &mut cache, Forward::default())?;
+        let request = Forward { text_length: test.context(), ..Forward::default() };
+        decoder.forward(&random_tokens(test.depth, vocabulary), &mut cache, request)?;
     }
     let tokens = random_tokens(test.tokens(), vocabulary);
     let mut samples = vec![];

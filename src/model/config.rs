@@ -352,6 +352,9 @@ impl Experts {
                 return Err(format!("{name} is {size}, expected 1 to 2²⁴"));
             }
         }
+        if count * layers > 1 << 20 {
+            return Err(format!("{count} experts in {layers} layers, expected at most 2²⁰ together"));
+        }
         if self.layers.len() != layers {
             return Err("expected one kind of MLP for each layer".into());
         }

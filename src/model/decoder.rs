@@ -117,13 +117,15 @@ impl Decoder {
                 hint: "that is the model's own; ask for 1 to that many".into(),
             });
         }
-        Ok(KvCache::new(self.ops.keys_values(&self.config, capacity)?, capacity))
+        Ok(KvCache::new(self.ops.keys_values(&self.config, capacity)?, self.ops.cache_type(), capacity))
     }
 
     /// Bytes of weights that a single token's step reads.
     pub fn weight_bytes_per_token(&self) -> usize {
         let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
-        blocks + if self.config.is_encoder() { 0 } else { self.head().bytes() }
+        let projections = [self.embedding.projection.as_ref(), self.output_projection.as_ref()];
+        let projections: usize = projections.into_iter().flatten().map(Linear::bytes).sum();
+        blocks + projections + if self.config.is_encoder() { 0 } else { self.head().bytes() }
     }
 
     fn head(&self) -> &Linear {
@@ -147,7 +149,7 @@ impl Decoder {
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, request: Forward<'_>) -> Result<Tensor> {
         let Forward { mask, logits, mut observer, interrupt, text_length } = request;
         self.check_tokens(tokens)?;
-        if !cache.fits(&self.config, self.ops.uses_kernels()) {
+        if !cache.fits(&self.config, &self.ops) {
             return Err(Error::Usage("this cache was made by another decoder".into()));
         }
         cache.reserve(tokens.len())?;
@@ -189,7 +191,8 @@ impl Decoder {
         }
         let hidden = self.ops.norm(&hidden, self.final_norm.as_ref())?;
         let out = if self.config.is_encoder() { hidden } else { self.logits(hidden)? };
-        self.check_finite(&out, &step, || "the output head".into())?;
+        let place = if self.config.is_encoder() { "the last norm" } else { "the output head" };
+        self.check_finite(&out, &step, || place.into())?;
 
         if let Some(observer) = &mut observer {
             observer.end_step()?;

@@ -13,7 +13,7 @@ pub(super) struct Embedding {
     pub(super) table: Linear,
     multiplier: f64,
     /// From the embedding's width to the stream's.
-    projection: Option<Linear>,
+    pub(super) projection: Option<Linear>,
     /// `[rows, hidden]`
     positions: Option<(Tensor, LearnedPositions)>,
     /// The first type's, `[1, hidden]`.

@@ -4,13 +4,15 @@
 use candle_core::Tensor;
 
 use super::config::ModelConfig;
+use super::ops::Ops;
 use crate::error::{Error, Result};
-use crate::kernels::cache::Cache;
+use crate::kernels::cache::{Cache, CacheType};
 
 /// The cache of one sequence.
 pub struct KvCache {
     pub(super) store: KeysValues,
     tokens: Vec<u32>,
+    held: CacheType,
     capacity: usize,
     /// Tokens of the text that the keys' positions were chosen for.
     text_length: usize,
@@ -24,8 +26,8 @@ pub(super) enum KeysValues {
 }
 
 impl KvCache {
-    pub(super) fn new(store: KeysValues, capacity: usize) -> KvCache {
-        KvCache { store, tokens: vec![], capacity, text_length: 0 }
+    pub(super) fn new(store: KeysValues, held: CacheType, capacity: usize) -> KvCache {
+        KvCache { store, tokens: vec![], held, capacity, text_length: 0 }
     }
 
     /// Positions held.
@@ -61,8 +63,12 @@ impl KvCache {
         self.tokens.truncate(len);
     }
 
-    /// Whether the cache was made for a model of these sizes, on the side that `kernels` says.
-    pub(super) fn fits(&self, config: &ModelConfig, kernels: bool) -> bool {
+    /// Whether the cache was made for a model of these sizes, and by these operations.
+    pub(super) fn fits(&self, config: &ModelConfig, ops: &Ops) -> bool {
+        let kernels = ops.uses_kernels();
+        if self.held != ops.cache_type() {
+            return false;
+        }
         match &self.store {
             KeysValues::Kernels(cache) => {
                 let shape = cache.shape();

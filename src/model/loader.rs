@@ -4,7 +4,6 @@
 use super::config::{ModelConfig, Normalization};
 use super::ops::{Linear, Norm, Ops};
 use super::parameter::{LayerModule, Module, ParameterSource};
-use super::precision::MatrixRole;
 use crate::error::Result;
 
 /// A model's parameters on their way into its parts.
@@ -31,7 +30,7 @@ impl<'a> Loader<'a> {
             .filter(|_| bias)
             .map(|(module, outputs)| self.source.parameter(module.bias(), &[*outputs]))
             .collect::<Result<Vec<_>>>()?;
-        let role = modules[0].0.weight().role().unwrap_or(MatrixRole::Projection);
+        let role = modules[0].0.weight().role().expect("projections are matrices");
         self.ops.linear_from(&weights, role, &biases)
     }
 

@@ -113,6 +113,15 @@ impl Rotary {
             RotaryScaling::Dynamic { .. } if self.dims < 4 => {
                 Err("rope scaling dynamic needs at least 4 values of each head to turn".into())
             }
+            RotaryScaling::Yarn { attention_factor, .. }
+                if self.base <= 1.0 || !(*attention_factor > 0.0 && attention_factor.is_finite()) =>
+            {
+                Err(format!(
+                    "rope scaling yarn has rope_theta {} and the attention factor {attention_factor}, expected \
+                     a number above 1 and a positive one",
+                    self.base
+                ))
+            }
             RotaryScaling::LongRope { short, long, .. }
                 if short.len() != self.dims / 2 || long.len() != self.dims / 2 =>
             {
@@ -123,13 +132,23 @@ impl Rotary {
                     self.dims / 2
                 ))
             }
+            RotaryScaling::LongRope { short, long, .. }
+                if !short.iter().chain(long).all(|factor| *factor > 0.0 && factor.is_finite()) =>
+            {
+                Err("rope scaling longrope has a short_factor or long_factor that is no positive number"
+                    .into())
+            }
             _ => Ok(()),
         }
     }
 
     /// Whether [`Rotary::frequencies`] differ from length to length.
     pub(super) fn depends_on_length(&self) -> bool {
-        matches!(self.scaling, RotaryScaling::Dynamic { .. } | RotaryScaling::LongRope { .. })
+        match &self.scaling {
+            RotaryScaling::Dynamic { .. } => true,
+            RotaryScaling::LongRope { short, long, .. } => short != long,
+            _ => false,
+        }
     }
 
     /// Whether keys that were turned as part of a text of `before` tokens have to be turned anew for
@@ -137,7 +156,7 @@ impl Rotary {
     /// merely grows they stay.
     pub(super) fn outgrown(&self, before: usize, now: usize) -> bool {
         match self.scaling {
-            RotaryScaling::LongRope { original_context, .. } => {
+            RotaryScaling::LongRope { original_context, .. } if self.depends_on_length() => {
                 (before > original_context) != (now > original_context)
             }
             _ => false,

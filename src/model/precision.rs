@@ -8,8 +8,8 @@ use crate::kernels::matmul::ElementType;
 pub struct Precision {
     /// Of weights; `None`: each matrix as it is found.
     pub asked: Option<ElementType>,
-    /// As what most weights are found.
-    pub found: ElementType,
+    /// As what most weights are held.
+    pub element: ElementType,
     /// Of keys and values.
     pub cache: CacheType,
 }
@@ -54,7 +54,10 @@ pub fn held(
     }
     let (wanted, instead) = match role {
         MatrixRole::Router if asked.is_some_and(ElementType::is_quantized) => {
-            (found, (found != wanted).then_some(Instead::Router))
+            return match found {
+                ElementType::Q5K | ElementType::Q6K => (ElementType::Q8_0, Some(Instead::NoKernel)),
+                _ => (found, (found != wanted).then_some(Instead::Router)),
+            };
         }
         MatrixRole::Table if four_bits && asked.is_some() => (ElementType::Q8_0, Some(Instead::Table)),
         _ => (wanted, None),
@@ -92,6 +95,7 @@ mod tests {
             (Some(Q4K), Bf16, 40, Table, (Bf16, Some(Indivisible))),
             (Some(Q4_0), F32, 64, Router, (F32, Some(Instead::Router))),
             (Some(Bf16), F32, 64, Router, (Bf16, None)),
+            (Some(Q4_0), Q6K, 512, Router, (Q8_0, Some(NoKernel))),
         ] {
             assert_eq!(held(asked, found, columns, role), expected, "{asked:?} {found} {columns} {role:?}");
         }

@@ -45,14 +45,12 @@ fn qwen2_moe(file: &ConfigFile) -> Result<ModelConfig> {
     let config = decoder(file, defaults)?;
     // Without layer_types every second layer has the window.
     let first_full = file.size("max_window_layers", Some(28))?;
-    let windows = match windows(file, config.windows.len())? {
-        _ if file.has("layer_types") => windows(file, config.windows.len())?,
-        _ => {
-            let window = window(file)?;
-            (0..config.windows.len())
-                .map(|layer| window.filter(|_| layer % 2 == 0 && layer < first_full))
-                .collect()
-        }
+    let windows = if file.has("layer_types") {
+        windows(file, config.windows.len())?
+    } else {
+        let window = window(file)?;
+        let windowed = |layer: usize| layer.is_multiple_of(2) && layer < first_full;
+        (0..config.windows.len()).map(|layer| window.filter(|_| windowed(layer))).collect()
     };
     let shared = file.size("shared_expert_intermediate_size", Some(5632))?;
     Ok(ModelConfig {

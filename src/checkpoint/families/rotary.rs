@@ -104,10 +104,10 @@ fn scaling(file: &ConfigFile, parameters: &ConfigFile, context: usize) -> Result
             let original_context = original_context()?;
             let factor = positive_or("factor", Some(context as f64 / original_context))?;
             let growth = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
-            let optional = |key: &str| Ok::<_, crate::Error>(Some(parameters.number(key, Some(0.0))?));
-            let attention_factor = match (optional("mscale")?, optional("mscale_all_dim")?) {
+            let or_0 = |key: &str| parameters.number(key, Some(0.0));
+            let attention_factor = match (or_0("mscale")?, or_0("mscale_all_dim")?) {
                 _ if parameters.has("attention_factor") => positive("attention_factor")?,
-                (Some(scale), Some(all)) if scale != 0.0 && all != 0.0 => growth(scale) / growth(all),
+                (scale, all) if scale != 0.0 && all != 0.0 => growth(scale) / growth(all),
                 _ => growth(1.0),
             };
             RotaryScaling::Yarn {
@@ -121,6 +121,9 @@ fn scaling(file: &ConfigFile, parameters: &ConfigFile, context: usize) -> Result
         }
         "longrope" | "su" | "yarn" => {
             let original_context = original_context()?;
+            if original_context <= 1.0 {
+                return Err(file.problem(format!("{ORIGINAL} is {original_context}, expected more than 1")));
+            }
             let factor = positive_or("factor", Some(context as f64 / original_context))?;
             let default =
                 if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original_context.ln()).sqrt() };

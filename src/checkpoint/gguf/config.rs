@@ -183,6 +183,14 @@ fn rotary_scaling(header: &Header<'_>, architecture: &Architecture) -> Result<Op
     let [all, short, long] = ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"]
         .map(|name| header.f32s(name));
     if let Some(factors) = all? {
+        let kind = metadata.text(&key("scaling.type"))?;
+        let plain = kind.as_deref().is_none_or(|kind| ["none", "llama3"].contains(&kind));
+        if !plain || [factor, attention_factor].iter().flatten().any(|factor| *factor != 1.0) {
+            return Err(metadata.problem(format!(
+                "{} besides the factors of rope_freqs.weight is not implemented",
+                key("scaling")
+            )));
+        }
         let context = metadata.size(&key("context_length").replace(".rope", ""))?;
         return Ok(Some(json!({
             "rope_type": "longrope", "short_factor": factors, "long_factor": factors,

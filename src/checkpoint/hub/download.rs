@@ -124,7 +124,7 @@ impl Download<'_> {
             }
         }
         let length = text(&response, header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-        let end = self.remote.size.or(length.map(|length| partial.len + length));
+        let end = self.remote.size.or(length.map(|length| partial.len.saturating_add(length)));
         let mut reader = response.body_mut().as_reader();
         let mut chunk = vec![0; CHUNK];
         loop {

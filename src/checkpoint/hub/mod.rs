@@ -12,6 +12,7 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
+use super::families::{self, ConfigFile};
 use super::source::{INDEX, Source, WHOLE, no_weights, shard_names};
 use crate::error::{Error, Result};
 use cache::Cache;
@@ -140,7 +141,9 @@ impl Fetcher<'_> {
                 model: name,
                 problem: format!("this repository has no {CONFIG}"),
                 hint: match self.listing.files.iter().find(|file| is_gguf(file)) {
-                    Some(file) => format!("it holds GGUF files ({file} is one)"),
+                    Some(file) => {
+                        format!("it holds GGUF files ({file} is one): download one, and give its path")
+                    }
                     None => "is it a language model?".into(),
                 },
             });
@@ -156,6 +159,10 @@ impl Fetcher<'_> {
             }
         }
         let folder = self.cache.snapshot(&self.listing.commit);
+        // Before the weights: they may be many gigabytes of a family that does not load.
+        let config = std::fs::read(folder.join(CONFIG)).map_err(Error::io(&folder.join(CONFIG), "read"))?;
+        let config = ConfigFile::parse(&Path::new(&self.id.to_string()).join(CONFIG), &config)?;
+        families::family_of(&config)?.translate(&config)?;
         if whole {
             self.file(WHOLE)?;
             return Ok(folder);

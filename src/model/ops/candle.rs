@@ -10,6 +10,7 @@ use crate::kernels::cache::CacheType;
 use crate::kernels::elementwise::{Activation, NormKind};
 use crate::kernels::matmul::ElementType;
 use crate::kernels::quantize::quantized;
+use crate::kernels::quantized_rows::GROUP;
 
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
@@ -17,7 +18,7 @@ use crate::model::position::Angles;
 use crate::model::step::Step;
 
 /// `[tokens, inputs] · [outputs, inputs]ᵀ` for each matrix, side by side; in f32 on the CPU, in the
-/// weights' type elsewhere.
+/// type of its values elsewhere. Quantised matrices meet rounded inputs.
 pub(super) fn matmul(input: &Tensor, matrices: &[CandleMatrix]) -> Result<Tensor> {
     let product = |matrix: &CandleMatrix| -> Result<Tensor> {
         let (values, quantized) = (&matrix.values, matrix.quantized);
@@ -34,7 +35,6 @@ pub(super) fn matmul(input: &Tensor, matrices: &[CandleMatrix]) -> Result<Tensor
 /// Values as quantised weights meet them: of each group of 32, the nearest multiples of its largest
 /// value / 127; and in groups above the mean of the row, so for what that leaves.
 fn rounded(input: &Tensor) -> Result<Tensor> {
-    const GROUP: usize = 32;
     let (tokens, width) = input.dims2()?;
     let groups = input.reshape((tokens, width / GROUP, GROUP))?;
     let nearest = |values: &Tensor| -> Result<Tensor> {

@@ -61,7 +61,7 @@ struct CandleMatrix {
     quantized: bool,
 }
 
-/// A norm's weight and bias, `[size]`.
+/// A norm's weight and bias, `[size]`, or of heads with weights of their own `[heads · size]`.
 pub(super) struct Norm {
     kind: NormKind,
     weight: Tensor,
@@ -69,7 +69,7 @@ pub(super) struct Norm {
     epsilon: f32,
 }
 
-/// The norms of queries and keys, each over `size` values at a time.
+/// The norms of queries and keys, and over how many values each runs at a time.
 pub(super) struct HeadNorms {
     pub query: Norm,
     pub key: Norm,
@@ -131,7 +131,7 @@ impl Ops {
 
     /// How weights are held, but for those that cannot be (see [`held`]).
     pub fn element(&self) -> ElementType {
-        self.precision.asked.unwrap_or(self.precision.found)
+        self.precision.element
     }
 
     /// How keys and values are held.
@@ -347,7 +347,8 @@ impl Ops {
         }
     }
 
-    /// The norm of the queries and of the keys, `size` values at a time, of rows `[tokens, query ‖ key ‖ value]`.
+    /// The norm of the queries and of the keys, some values at a time, of rows
+    /// `[tokens, query ‖ key ‖ value]`.
     pub(super) fn norm_heads(
         &self,
         rows: Tensor,
