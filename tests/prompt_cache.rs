@@ -139,13 +139,34 @@ fn a_restored_prompt_continues_as_one_that_was_read() {
 }
 
 #[test]
+fn a_restored_prompt_can_be_speculated_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = join(&folder, "prompt");
+    let model = Model::load("llama", KernelChoice::Native, CacheType::F32, 2);
+    model.generate(&prompt(20), 60, Some(&path));
+    let options = GenerationOptions { speculate: 4, ..greedy_options(40) };
+    let ids = prompt(24);
+    let [mut plain, mut restored] =
+        [0, 1].map(|_| Session::new(&model.decoder, None, &ids, options.clone()).unwrap());
+    assert_eq!(restored.restore(&model.open(&path).unwrap()).unwrap(), 20);
+    while let Some(token) = plain.step(None).unwrap() {
+        assert_eq!(restored.step(None).unwrap(), Some(token));
+    }
+    assert!(plain.acceptance().unwrap().accepted > 0);
+    assert_eq!(restored.acceptance(), plain.acceptance());
+    // However far the text has come, what is saved is the prompt.
+    assert!(restored.save(model.open(&path).unwrap()).unwrap().is_some());
+    assert_eq!(model.generate(&ids, 60, Some(&path)).1, 23);
+}
+
+#[test]
 fn positions_that_depend_on_the_length_are_restored_only_where_they_are_the_same() {
     // Both were first trained on 16 positions; (saved, then read, so much of it from the file).
-    let cases: [(&str, &[(u32, u32, usize)]); 2] = [
+    let cases = [
         // One list of angles up to there, one beyond.
-        ("phi3_longrope", &[(10, 14, 10), (10, 20, 0), (20, 12, 0), (20, 17, 16), (17, 30, 17)]),
+        ("phi3_longrope", [(10, 14, 10), (10, 20, 0), (20, 12, 0), (20, 17, 16), (17, 30, 17)]),
         // Beyond, every length has its own.
-        ("llama_dynamic", &[(10, 14, 10), (10, 20, 0), (20, 12, 0), (20, 30, 0), (20, 20, 19)]),
+        ("llama_dynamic", [(10, 14, 10), (10, 20, 0), (20, 12, 0), (20, 30, 0), (20, 20, 19)]),
     ];
     for (name, cases) in cases {
         for cache in [CacheType::F32, CacheType::Q8_0] {
@@ -153,15 +174,11 @@ fn positions_that_depend_on_the_length_are_restored_only_where_they_are_the_same
             for (saved, read, expected) in cases {
                 let folder = tempfile::tempdir().unwrap();
                 let path = join(&folder, "prompt");
-                model.generate(&prompt(*saved), 40, Some(&path));
-                let (tokens, restored, _) = model.generate(&prompt(*read), 40, Some(&path));
-                assert_eq!(restored, *expected, "{name}: {saved}, then {read}");
+                model.generate(&prompt(saved), 40, Some(&path));
+                let (tokens, restored, _) = model.generate(&prompt(read), 40, Some(&path));
+                assert_eq!(restored, expected, "{name}: {saved}, then {read}");
                 // Eight more tokens, across the border too.
-                assert_eq!(
-                    tokens,
-                    model.generate(&prompt(*read), 40, None).0,
-                    "{name}: {saved}, then {read}"
-                );
+                assert_eq!(tokens, model.generate(&prompt(read), 40, None).0, "{name}: {saved}, then {read}");
             }
         }
     }
@@ -248,6 +265,7 @@ fn succeeds(output: std::process::Output) -> (String, String) {
     (stdout, stderr)
 }
 
+#[cfg(unix)]
 #[test]
 fn what_belongs_to_something_else_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -261,9 +279,9 @@ fn what_belongs_to_something_else_is_refused_and_left_alone() {
         assert!(fs::read(&path).unwrap() == bytes, "{word}: the file was changed");
     };
     for (more, word) in [
-        (&["--dtype", "bf16"][..], "the weights' type is f32"),
-        (&["--cache-dtype", "f16"], "the cache's type is f32, and here f16"),
-        (&["--kernels", "reference"], "and here candle"),
+        (&["--dtype", "bf16"][..], "of f32 there, "),
+        (&["--cache-dtype", "f16"], "the cache's type: f32 there, f16 here"),
+        (&["--kernels", "reference"], ", candle here"),
     ] {
         refused(&with_file(model.path(), &path, more), word, &good);
     }
@@ -280,7 +298,7 @@ fn what_belongs_to_something_else_is_refused_and_left_alone() {
         let output = command.args(["-n", "1", "--prompt-cache", arg(&path)]).output().unwrap();
         match attend::kernels::Isa::detect().unwrap() == isa {
             true => assert!(succeeds(output).1.contains("9 of 10 tokens restored")),
-            false => refused(&output, &format!("and here {}", isa.name()), &good),
+            false => refused(&output, &format!(", {} here", isa.name()), &good),
         }
     }
     // The same config with one other weight: a fine-tuned model.
@@ -290,9 +308,9 @@ fn what_belongs_to_something_else_is_refused_and_left_alone() {
     let middle = tuned.len() / 2;
     tuned[middle] ^= 1;
     fs::write(&weights, &tuned).unwrap();
-    refused(&with_file(model.path(), &path, &[]), "the weights' SHA-256 is", &good);
+    refused(&with_file(model.path(), &path, &[]), "the weights' SHA-256: ", &good);
     fs::write(&weights, &original).unwrap();
-    refused(&with_file(&fixture("mistral"), &path, &[]), "the config's SHA-256 is", &good);
+    refused(&with_file(&fixture("mistral"), &path, &[]), "the config's SHA-256: ", &good);
 
     let text = |from: &str, to: &str| {
         let at = good.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
@@ -300,7 +318,7 @@ fn what_belongs_to_something_else_is_refused_and_left_alone() {
     };
     for (bytes, word) in [
         (text("\"version\":\"1\"", "\"version\":\"7\""), "its version is 7, and this program reads 1"),
-        (text("attend 0.", "attend 9."), "the program is attend 9."),
+        (text("attend 0.", "attend 9."), "the program: attend 9."),
         (original, "is no prompt cache"),
         (b"my diary".to_vec(), "is no prompt cache"),
         (vec![], "is no prompt cache"),
@@ -310,6 +328,10 @@ fn what_belongs_to_something_else_is_refused_and_left_alone() {
         refused(&with_file(model.path(), &path, &[]), word, &bytes);
     }
     let message = failure(&with_file(model.path(), folder.path(), &[]), 1);
+    assert!(message.contains("is no regular file"), "{message}");
+    let pipe = join(&model, "pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let message = failure(&with_file(model.path(), &pipe, &[]), 1);
     assert!(message.contains("is no regular file"), "{message}");
     let names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

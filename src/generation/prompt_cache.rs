@@ -86,11 +86,13 @@ impl Identity {
 
     /// What in a file's metadata differs.
     fn differences(&self, metadata: &BTreeMap<String, String>) -> Vec<String> {
-        // The beginning of a digest tells enough.
-        let shown = |value: &str| value.chars().take(32).collect::<String>();
         let difference = |(key, name, ours): &(&str, &str, String)| {
             let theirs = metadata.get(*key).map_or("missing", String::as_str);
-            (theirs != ours).then(|| format!("the {name}: {} there, {} here", shown(theirs), shown(ours)))
+            // The beginning of a digest tells enough.
+            let most = if key.ends_with("sha256") { 16 } else { usize::MAX };
+            let [theirs_shown, ours_shown] =
+                [theirs, ours].map(|value| value.chars().take(most).collect::<String>());
+            (theirs != ours).then(|| format!("the {name}: {theirs_shown} there, {ours_shown} here"))
         };
         self.entries.iter().filter_map(difference).collect()
     }
