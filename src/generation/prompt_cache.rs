@@ -99,6 +99,28 @@ impl Identity {
 }
 
 /// A file that holds a prompt, or is to hold one.
+///
+/// ```no_run
+/// use attend::generation::prompt_cache::{Identity, PromptCache};
+/// use attend::generation::{GenerationOptions, Session};
+/// use attend::model::Decoder;
+/// use attend::{Checkpoint, Result};
+///
+/// fn first_token(
+///     checkpoint: &Checkpoint,
+///     decoder: &Decoder,
+///     prompt: &[u32],
+///     options: GenerationOptions,
+/// ) -> Result<()> {
+///     let identity = Identity::new(checkpoint, decoder, None)?;
+///     let file = PromptCache::open("prompt.safetensors".as_ref(), decoder, identity)?;
+///     let mut session = Session::new(decoder, None, prompt, options)?;
+///     session.restore(&file)?;
+///     println!("{:?}", session.step(None)?);
+///     session.save(file)?;
+///     Ok(())
+/// }
+/// ```
 pub struct PromptCache {
     path: PathBuf,
     identity: Identity,

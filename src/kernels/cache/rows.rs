@@ -1,5 +1,5 @@
 //! Keys and values taken out of the cache and put back bit for bit, as rows of one position each:
-//! an order that does not depend on the capacity, for [prompt caches](crate::generation::prompt_cache).
+//! an order that does not depend on the capacity, in which they can be kept in files.
 
 use super::{Cache, CachePart, CacheShape, CacheType, ElementType, PANEL, pack_row, put_lane};
 use crate::kernels::quantized_panel::unpack_row;
@@ -93,7 +93,7 @@ impl CacheShape {
 mod tests {
     use super::*;
 
-    /// Numbers without a pattern, as one layer after another writes them: `[positions][keys ‖ values]`.
+    /// Numbers without a pattern, `[positions][keys ‖ values]`.
     fn rows(shape: CacheShape, positions: usize) -> Vec<f32> {
         let count = positions * 2 * shape.kv_heads * shape.head_dim;
         (0..count).map(|i| ((i * 7919) % 10_007) as f32 / 1000.0 - 5.0).collect()
