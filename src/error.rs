@@ -65,6 +65,10 @@ pub enum Error {
     #[error("{path}: {problem}", path = path.display())]
     Dump { path: PathBuf, problem: String },
 
+    /// A prompt cache that another model or another version wrote, or that is damaged.
+    #[error("{path}: {problem}; name another file for the prompt cache, or remove this one to have it written anew", path = path.display())]
+    PromptCache { path: PathBuf, problem: String },
+
     #[error("tensor operation failed: {0}")]
     Candle(#[from] candle_core::Error),
 }

@@ -2,6 +2,7 @@
 //! becomes a [`Checkpoint`], which has been checked, and that a [`Decoder`] with its weights in place.
 
 pub mod convert;
+mod digest;
 mod embedded;
 pub mod families;
 pub mod generation_config;
@@ -156,7 +157,7 @@ impl Checkpoint {
         let tokenizer = tokenizer_file
             .map(|(path, bytes)| Tokenizer::parse(&path, &bytes, config.vocabulary))
             .transpose()?;
-        let config_digest = Sha256::digest(&config_bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let config_digest = digest::hexadecimal(&Sha256::digest(&config_bytes));
         Ok(Checkpoint { source, family, config, config_digest, generation, tokenizer, weights })
     }
 
@@ -195,6 +196,12 @@ impl Checkpoint {
     /// SHA-256 of config.json, in hexadecimal; of a GGUF file, that of the config made from it.
     pub fn config_digest(&self) -> &str {
         &self.config_digest
+    }
+
+    /// A SHA-256 of the weights files' bytes, in hexadecimal. It reads them all, which takes about
+    /// as long as loading them.
+    pub fn weights_digest(&self, threads: usize) -> String {
+        digest::digest(&self.weights, &Pool::new(threads))
     }
 
     pub fn generation(&self) -> &GenerationConfig {

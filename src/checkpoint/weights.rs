@@ -128,6 +128,11 @@ impl Weights {
         self.files.iter().map(|file| (file.path.as_path(), file.bytes.len()))
     }
 
+    /// The files as they are, headers included.
+    pub(super) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.files.iter().map(|file| &*file.bytes)
+    }
+
     /// Names of tensors in the files.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use attend::Checkpoint;
 use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
-use attend::generation::{Acceptance, Finish, GenerationOptions, Sampling, Session, Token, sampler};
+use attend::generation::{
+    Acceptance, Finish, GenerationOptions, PromptCache, Sampling, Session, Token, sampler,
+};
 use attend::measure::memory;
 use attend::model::{AttentionObserver, Mask};
 use clap::Args;
@@ -18,6 +20,7 @@ use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::ModelArgs;
 use super::output::{counted, interrupt_flag, megabytes, note, print};
 use super::prompt_args::{PromptArgs, token_bytes};
+use super::prompt_cache_args::{PromptCacheArgs, restore};
 use super::speculate_args::{self, SpeculateArgs};
 
 #[derive(Args)]
@@ -36,6 +39,8 @@ pub struct GenerateArgs {
     /// Positions of prompt and new tokens together [default: what is needed, up to the model's]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
+    #[command(flatten)]
+    prompt_cache: PromptCacheArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -149,7 +154,8 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         note("warning: --speculate is off: this model's positions depend on the text's length");
     }
     let options = args.model.compute.resolve()?;
-    let element = checkpoint.element(options.element)?;
+    let asked = options.element;
+    let element = checkpoint.element(asked)?;
     let plan = args.capture.plan(&checkpoint)?;
     let decoder = checkpoint.load(&options)?;
     let loaded = started.elapsed().as_secs_f64();
@@ -164,7 +170,12 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         interrupt: interrupt_flag(),
     };
     let tokenizer = checkpoint.tokenizer().ok();
-    let session = Session::new(&decoder, tokenizer, &prompt.ids, options)?;
+    let mut session = Session::new(&decoder, tokenizer, &prompt.ids, options)?;
+    let prompt_cache = args.prompt_cache.open(&checkpoint, &decoder, asked, &prompt)?;
+    let restored = match &prompt_cache {
+        Some(file) => restore(file, &mut session, &prompt, plan.is_some())?,
+        None => 0,
+    };
     let run = RunInfo { element, mask: Mask::Causal, sampling: Some(&sampling) };
     let recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
     if args.echo {
@@ -178,8 +189,8 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         previous: checkpoint.tokenizer().ok().and_then(|tokenizer| tokenizer.last_ordinary(&prompt.ids)),
         ends_line: true,
     };
-    let timing = Timing::new(started, loaded, prompt.ids.len());
-    generate(session, writer, timing, &sampling)
+    let timing = Timing::new(started, loaded, prompt.ids.len() - restored);
+    generate(session, writer, prompt_cache, timing, &sampling)
 }
 
 /// Where tokens go: standard output, and the dump.
@@ -197,6 +208,7 @@ struct Writer<'c> {
 struct Timing {
     started: Instant,
     loaded: f64,
+    /// Tokens of the prompt that were read.
     prompt: usize,
     generated: usize,
     /// Seconds of the prompt pass, and of all later steps.
@@ -208,9 +220,11 @@ struct Timing {
 fn generate(
     mut session: Session<'_>,
     mut writer: Writer<'_>,
+    mut prompt_cache: Option<PromptCache>,
     mut timing: Timing,
     sampling: &Sampling,
 ) -> Result<Outcome> {
+    let mut saved = None;
     loop {
         let step = Instant::now();
         let observer = writer.recorder.as_mut().map(|recorder| recorder as &mut dyn AttentionObserver);
@@ -228,6 +242,9 @@ fn generate(
         };
         timing.count(step.elapsed().as_secs_f64());
         writer.write(&token)?;
+        if let Some(file) = prompt_cache.take() {
+            saved = session.save(file).or_else(|error| writer.end_line().and(Err(error.into())))?;
+        }
     }
     writer.end_line()?;
     if session.finish() == Some(Finish::ContextFull) {
@@ -240,6 +257,9 @@ fn generate(
                 ", which is all that the model has"
             }
         ));
+    }
+    if let Some(size) = saved {
+        note(&format!("prompt cache: the prompt is saved, {}", megabytes(size)));
     }
     timing.print(sampling, session.acceptance(), writer.recorder.as_ref());
     Ok(match session.finish() {

@@ -14,6 +14,7 @@ mod output;
 mod perplexity;
 mod perplexity_csv;
 mod prompt_args;
+mod prompt_cache_args;
 mod shell;
 mod speculate_args;
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::decode_stream::DecodeStream;
 use super::draft_pass::DraftPass;
+use super::prompt_cache::PromptCache;
 use super::sampler::{Sampler, Sampling, log_probability};
 use super::speculation::{Acceptance, Drafter};
 use super::stop::StopFilter;
@@ -161,6 +162,30 @@ impl<'m> Session<'m> {
             prompt_len: prompt.len(),
             finish: None,
         })
+    }
+
+    /// Takes as much of the prompt as a file holds of it, before the first step, which then reads the
+    /// rest; answers the number of tokens.
+    ///
+    /// # Errors
+    /// If the file is damaged or cannot be read; or the session has begun.
+    pub fn restore(&mut self, file: &PromptCache) -> Result<usize> {
+        if !self.cache.is_empty() {
+            return Err(Error::Usage("a prompt is restored before the first step".into()));
+        }
+        file.restore(self.decoder, &mut self.cache, &self.tokens)
+    }
+
+    /// Saves the prompt, once the first step has read it, where the file holds less; answers the
+    /// file's size if so.
+    ///
+    /// # Errors
+    /// If the file cannot be written: the old one then stays. Or if the prompt has not been read.
+    pub fn save(&self, file: PromptCache) -> Result<Option<u64>> {
+        if self.cache.len() < self.prompt_len {
+            return Err(Error::Usage("a prompt is saved after the first step".into()));
+        }
+        file.save(self.decoder, &self.cache, &self.tokens[..self.prompt_len])
     }
 
     /// Runs one step and answers its token; `None` once the text has ended.

@@ -1,6 +1,8 @@
 //! Keys and values of every position, in the order in which [`attention`](super::attention) reads
 //! them.
 
+mod rows;
+
 use std::io;
 use std::ops::Range;
 
@@ -61,6 +63,13 @@ impl CacheType {
     }
 }
 
+/// One of the two things that a cache holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CachePart {
+    Keys,
+    Values,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheShape {
     pub layers: usize,
@@ -102,6 +111,16 @@ impl CacheShape {
     /// Panels of one head's values.
     pub(super) fn value_panels(&self) -> usize {
         self.head_dim.div_ceil(PANEL)
+    }
+
+    /// Where a position's panel of keys starts in a layer.
+    fn key_start(&self, head: usize, position: usize) -> usize {
+        head * self.key_head() + position / PANEL * self.key_panel()
+    }
+
+    /// Where a position's row in a panel of values starts behind a layer's keys.
+    fn value_start(&self, head: usize, panel: usize, position: usize) -> usize {
+        (head * self.value_panels() + panel) * self.value_panel() + position * self.value_row()
     }
 
     fn layer(&self) -> usize {
@@ -154,12 +173,11 @@ impl Cache {
         for (position, row) in (first..).zip(rows.chunks_exact(row_len)) {
             for head in 0..kv_heads {
                 let key = &row[keys_at + head * head_dim..][..head_dim];
-                let start = head * shape.key_head() + position / PANEL * shape.key_panel();
+                let start = shape.key_start(head, position);
                 shape.write_key(key, &mut keys[start..start + shape.key_panel()], position % PANEL);
                 let value = &row[values_at + head * head_dim..][..head_dim];
                 for (panel, value) in value.chunks(PANEL).enumerate() {
-                    let panel = head * shape.value_panels() + panel;
-                    let start = panel * shape.value_panel() + position * shape.value_row();
+                    let start = shape.value_start(head, panel, position);
                     shape.write_value(value, &mut values[start..start + shape.value_row()]);
                 }
             }

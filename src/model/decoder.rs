@@ -18,6 +18,7 @@ use super::parameter::{Module, ParameterSource};
 use super::position::{Frequencies, Rotary};
 use super::step::Step;
 use crate::error::{Error, Result};
+use crate::kernels::cache::CacheType;
 
 /// A transformer with its weights.
 pub struct Decoder {
@@ -118,6 +119,22 @@ impl Decoder {
             });
         }
         Ok(KvCache::new(self.ops.keys_values(&self.config, capacity)?, self.ops.cache_type(), capacity))
+    }
+
+    /// As what keys and values are held: candle's operations hold those of `q8_0` decoded.
+    pub(crate) fn cache_rows(&self) -> CacheType {
+        match self.ops.cache_type() {
+            CacheType::Q8_0 if !self.ops.uses_kernels() => CacheType::F32,
+            held => held,
+        }
+    }
+
+    /// Whether keys that were turned as part of a text of `before` tokens are those of the same tokens
+    /// in one of `now`.
+    pub(crate) fn turns_alike(&self, before: usize, now: usize) -> bool {
+        self.config.rotaries.iter().all(|rotary| {
+            !rotary.depends_on_length() || rotary.frequencies(before) == rotary.frequencies(now)
+        })
     }
 
     /// Bytes of weights that a single token's step reads.

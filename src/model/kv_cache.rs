@@ -1,12 +1,13 @@
 //! Keys and values of the positions so far, preallocated for the context asked for and written in
 //! place.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use half::f16;
 
 use super::config::ModelConfig;
 use super::ops::Ops;
 use crate::error::{Error, Result};
-use crate::kernels::cache::{Cache, CacheType};
+use crate::kernels::cache::{Cache, CachePart, CacheType};
 
 /// The cache of one sequence.
 pub struct KvCache {
@@ -45,7 +46,7 @@ impl KvCache {
     }
 
     /// Tokens of the text that the keys' positions were chosen for.
-    pub(super) fn text_length(&self) -> usize {
+    pub(crate) fn text_length(&self) -> usize {
         self.text_length
     }
 
@@ -97,9 +98,68 @@ impl KvCache {
         Ok(())
     }
 
+    /// Appends the keys or values of a layer's first `count` positions, `[kv_heads][count]` rows of
+    /// [`Decoder::cache_rows`](super::Decoder::cache_rows), in bytes that [`put_rows`](Self::put_rows) takes.
+    pub(crate) fn copy_rows(
+        &self,
+        layer: usize,
+        part: CachePart,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        match &self.store {
+            KeysValues::Kernels(cache) => cache.copy_rows(layer, part, count, out),
+            KeysValues::Candle(layers) => {
+                let rows = part_of(&layers[layer], part).narrow(1, 0, count)?.flatten_all()?;
+                match rows.dtype() {
+                    DType::F16 => out.extend(rows.to_vec1::<f16>()?.iter().flat_map(|row| row.to_le_bytes())),
+                    _ => out.extend(rows.to_vec1::<f32>()?.iter().flat_map(|row| row.to_le_bytes())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a layer's keys or values of the first `count` positions, from rows `[kv_heads][any number]`.
+    /// They count once [`restored`](Self::restored) is called.
+    pub(crate) fn put_rows(
+        &mut self,
+        layer: usize,
+        part: CachePart,
+        count: usize,
+        rows: &[u8],
+    ) -> Result<()> {
+        match &mut self.store {
+            KeysValues::Kernels(cache) => cache.put_rows(layer, part, count, rows),
+            KeysValues::Candle(layers) => {
+                let held = part_of(&layers[layer], part);
+                let (kv_heads, _, head_dim) = held.dims3()?;
+                let positions = rows.len() / (kv_heads * head_dim * held.dtype().size_in_bytes());
+                let shape = [kv_heads, positions, head_dim];
+                let rows = Tensor::from_raw_buffer(rows, held.dtype(), &shape, held.device())?;
+                held.slice_set(&rows.narrow(1, 0, count)?.contiguous()?, 1, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over positions that every layer got by [`put_rows`](Self::put_rows), turned as part of a
+    /// text so long.
+    pub(crate) fn restored(&mut self, tokens: &[u32], text_length: usize) {
+        self.tokens = tokens.to_vec();
+        self.text_length = text_length;
+    }
+
     /// Counts positions that every layer has written, as part of a text so long.
     pub(super) fn advance(&mut self, tokens: &[u32], text_length: usize) {
         self.tokens.extend_from_slice(tokens);
         self.text_length = text_length;
+    }
+}
+
+fn part_of((keys, values): &(Tensor, Tensor), part: CachePart) -> &Tensor {
+    match part {
+        CachePart::Keys => keys,
+        CachePart::Values => values,
     }
 }
