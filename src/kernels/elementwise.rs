@@ -365,6 +365,21 @@ unsafe fn activate_tail<S: Simd, A: Activate>(x: &[f32], out: &mut [f32]) {
     out.copy_from_slice(&result[..out.len()]);
 }
 
+/// `sum += other`, in rows of `width`.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn add(pool: &Pool, sum: &mut [f32], other: &[f32], width: usize) {
+    assert!(sum.len() == other.len() && sum.len().is_multiple_of(width));
+    let rows = sum.len() / width;
+    let shared = SharedSlice::new(sum);
+    pool.for_each(rows, ROWS_PER_TASK, |row| {
+        // SAFETY: each row is written by one thread.
+        let sum = unsafe { shared.part(row * width, width) };
+        sum.iter_mut().zip(&other[row * width..]).for_each(|(sum, other)| *sum += other);
+    });
+}
+
 /// Whether no value is infinite or NaN.
 pub fn all_finite(values: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;

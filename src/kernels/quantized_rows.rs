@@ -126,11 +126,12 @@ unsafe fn quantize_tile_body<S: Simd>(
     let depth = input.len() / count;
     let mut sizes = vec![0f32; depth / GROUP];
     for (row, values) in input.chunks_exact(depth).enumerate() {
-        for (size, values) in sizes.iter_mut().zip(values.chunks_exact(GROUP)) {
+        let groups = || values.as_chunks::<GROUP>().0.iter();
+        for (size, values) in sizes.iter_mut().zip(groups()) {
             *size = largest(values);
         }
         let mean = sizes.iter().sum::<f32>() / sizes.len() as f32;
-        for (group, (values, size)) in values.chunks_exact(GROUP).zip(&sizes).enumerate() {
+        for (group, (values, size)) in groups().zip(&sizes).enumerate() {
             let at = group * count + row;
             let (scale, integers) = quantize_group(values, *size);
             sums[at] = scale * first.put(group, row, count, scale, &integers) as f32;
@@ -152,9 +153,10 @@ impl Tile<'_> {
     fn put(&mut self, group: usize, row: usize, rows: usize, scale: f32, integers: &[i8; GROUP]) -> i32 {
         let sum = integers.iter().map(|integer| i32::from(*integer)).sum::<i32>();
         (self.scales[group * rows + row], self.sums[group * rows + row]) = (scale, sum);
-        for (quad, four) in integers.chunks_exact(4).enumerate() {
-            let at = ((group * GROUP / 4 + quad) * rows + row) * 4;
-            self.integers[at..at + 4].copy_from_slice(four);
+        let start = (group * GROUP / 4 * rows + row) * 4;
+        let places = self.integers[start..].chunks_mut(rows * 4);
+        for (four, place) in integers.as_chunks::<4>().0.iter().zip(places) {
+            place[..4].copy_from_slice(four);
         }
         sum
     }
@@ -162,7 +164,7 @@ impl Tile<'_> {
 
 /// The largest size among values; infinite or NaN if one of them is.
 #[inline(always)]
-fn largest(values: &[f32]) -> f32 {
+fn largest(values: &[f32; GROUP]) -> f32 {
     // Sizes compare as their bits do; NaN and infinity are the largest.
     f32::from_bits(values.iter().fold(0u32, |largest, value| largest.max(value.abs().to_bits())))
 }
@@ -170,7 +172,7 @@ fn largest(values: &[f32]) -> f32 {
 /// The scale and the integers of a group; values that are not finite make the scale NaN, so that
 /// they are not lost.
 #[inline(always)]
-fn quantize_group(values: &[f32], largest: f32) -> (f32, [i8; GROUP]) {
+fn quantize_group(values: &[f32; GROUP], largest: f32) -> (f32, [i8; GROUP]) {
     if !largest.is_finite() {
         return (f32::NAN, [0; GROUP]);
     }
@@ -202,7 +204,7 @@ mod tests {
                 let first = token / TILE_ROWS * TILE_ROWS;
                 let (row, count) = (token - first, TILE_ROWS.min(tokens - first));
                 let values = &input[token * depth..(token + 1) * depth];
-                let mean = values.chunks_exact(GROUP).map(largest).sum::<f32>() / groups as f32;
+                let mean = values.as_chunks().0.iter().map(largest).sum::<f32>() / groups as f32;
                 for group in 0..groups {
                     let at = first * groups + group * count + row;
                     // The middle group is the large one.

@@ -90,7 +90,7 @@ impl Block {
     /// Adds what one half of the block found to the stream.
     fn add(&self, ops: &Ops, hidden: &Tensor, found: Tensor, norms: &Norms) -> Result<Tensor> {
         let found = ops.norm(&found, norms.after.as_ref())?;
-        let sum = ops.add(hidden, &ops.scale(found, self.residual_multiplier)?)?;
+        let sum = ops.add(hidden, ops.scale(found, self.residual_multiplier)?)?;
         ops.norm(&sum, norms.after_sum.as_ref())
     }
 

@@ -51,7 +51,7 @@ impl Embedding {
             hidden = ops.linear(&hidden, projection)?;
         }
         if let Some((table, positions)) = &self.positions {
-            hidden = ops.add(&hidden, &ops.rows(table, &positions.of(tokens, depth))?)?;
+            hidden = ops.add(&hidden, ops.rows(table, &positions.of(tokens, depth))?)?;
         }
         if let Some(token_type) = &self.token_type {
             hidden = hidden.broadcast_add(token_type)?;

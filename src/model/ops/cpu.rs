@@ -81,6 +81,14 @@ pub(super) fn gated(isa: Isa, pool: &Pool, gate_up: &Tensor, activation: Activat
     tensor(out, tokens, width)
 }
 
+pub(super) fn add(pool: &Pool, hidden: &Tensor, found: Tensor) -> Result<Tensor> {
+    found.inplace_op1(&InPlace {
+        name: "residual",
+        apply: |found: &mut [f32], width| read(hidden, |hidden| elementwise::add(pool, found, hidden, width)),
+    })?;
+    Ok(found)
+}
+
 pub(super) fn rotary(rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
     let heads = shape.heads + shape.kv_heads;
     rows.inplace_op1(&InPlace {

@@ -374,9 +374,12 @@ impl Ops {
         }
     }
 
-    /// The residual connection.
-    pub(super) fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        Ok((a + b)?)
+    /// The residual connection; `found` was just computed and nobody else holds it.
+    pub(super) fn add(&self, hidden: &Tensor, found: Tensor) -> Result<Tensor> {
+        match self.isa {
+            Some(_) => cpu::add(&self.pool, hidden, found),
+            None => Ok((hidden + found)?),
+        }
     }
 
     /// `[tokens, width]` → `[1, width]`.
