@@ -91,7 +91,10 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     }
     let held = args.cache_dtype.held();
     let cache = config.cache_bytes_per_token(held);
-    line("cache", format!("{cache} bytes ({}) a token, in {}", megabytes(cache as u64), held.name()));
+    let generates = !config.is_encoder();
+    if generates {
+        line("cache", format!("{cache} bytes ({}) a token, in {}", megabytes(cache as u64), held.name()));
+    }
     let types: Vec<String> = checkpoint
         .weights()
         .bytes_by_type()
@@ -135,7 +138,9 @@ pub fn run(args: InfoArgs) -> Result<Outcome> {
     } else {
         "greedy".into()
     };
-    line("sampling", format!("{sampling} (the model's default)"));
+    if generates {
+        line("sampling", format!("{sampling} (the model's default)"));
+    }
     print(&out)?;
     Ok(Outcome::Done)
 }
