@@ -6,7 +6,7 @@ use std::path::Path;
 
 use attend::checkpoint::convert::convert;
 use attend::kernels::matmul::ElementType;
-use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
+use attend::model::{Decoder, KernelChoice};
 use attend::{Checkpoint, LoadOptions};
 use common::*;
 
@@ -22,9 +22,7 @@ const TYPES: [ElementType; 7] = [
 
 fn logits(decoder: &Decoder) -> Vec<f32> {
     let ids: Vec<u32> = (0..40).map(|i| i * 37 % 256).collect();
-    let mut cache = decoder.new_cache(ids.len()).unwrap();
-    let request = Forward { logits: LogitRows::All, ..Forward::default() };
-    decoder.forward(&ids, &mut cache, request).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    common::logits(decoder, &ids, ids.len())
 }
 
 fn written(checkpoint: &Checkpoint, out: &Path, element: ElementType) -> Checkpoint {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use attend::Checkpoint;
 use attend::generation::Session;
 use attend::kernels::matmul::ElementType;
-use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
+use attend::model::{Decoder, KernelChoice};
 use common::*;
 use gguf::{GgufWriter, Value, text};
 use program::*;
@@ -30,9 +30,7 @@ fn part(folder: &str, file: &str) -> PathBuf {
 /// Logits of every token of a fixed prompt.
 fn logits(decoder: &Decoder) -> Vec<f32> {
     let ids: Vec<u32> = (0..20).map(|i| i * 31 % decoder.config().vocabulary as u32).collect();
-    let mut cache = decoder.new_cache(ids.len()).unwrap();
-    let request = Forward { logits: LogitRows::All, ..Forward::default() };
-    decoder.forward(&ids, &mut cache, request).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    common::logits(decoder, &ids, ids.len())
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 use attend::kernels::cache::CacheType;
 use attend::kernels::matmul::ElementType;
 use attend::model::precision::Instead;
-use attend::model::{Decoder, Forward, KernelChoice, LogitRows};
+use attend::model::{Decoder, KernelChoice};
 use attend::{Checkpoint, LoadOptions};
 use common::*;
 
@@ -22,18 +22,6 @@ fn ids() -> Vec<u32> {
     let text = "Once upon a time there was a little girl who lived in a small house near the forest. \
         She had a red ball and a brown dog, and every day they went out to play.";
     Checkpoint::embedded().unwrap().tokenizer().unwrap().encode(text).unwrap().ids
-}
-
-/// Logits of every token, fed in pieces.
-fn logits(decoder: &Decoder, ids: &[u32], piece: usize) -> Vec<f32> {
-    let mut cache = decoder.new_cache(ids.len()).unwrap();
-    let mut logits = vec![];
-    for piece in ids.chunks(piece) {
-        let request = Forward { logits: LogitRows::All, ..Forward::default() };
-        let rows = decoder.forward(piece, &mut cache, request).unwrap();
-        logits.extend(rows.flatten_all().unwrap().to_vec1::<f32>().unwrap());
-    }
-    logits
 }
 
 /// Of the logits' range. Activations are rounded to integers: where the last bits of two sums differ,

@@ -172,6 +172,18 @@ pub fn assert_steps_agree(decoder: &Decoder, reference: &Reference, what: &str) 
     }
 }
 
+/// Every token's logits, of a text fed in pieces of `piece` tokens.
+pub fn logits(decoder: &Decoder, ids: &[u32], piece: usize) -> Vec<f32> {
+    let mut cache = decoder.new_cache(ids.len()).unwrap();
+    let mut logits = vec![];
+    for piece in ids.chunks(piece) {
+        let request = Forward { logits: LogitRows::All, ..Forward::default() };
+        let rows = decoder.forward(piece, &mut cache, request).unwrap();
+        logits.extend(rows.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    }
+    logits
+}
+
 /// The likeliest token each time, and no end but this many.
 pub fn greedy_options(max_new_tokens: usize) -> GenerationOptions {
     GenerationOptions {
