@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use safetensors::Dtype;
 
+use super::named_weights::transpose;
 use super::source::Source;
-use super::weights::{QUANTIZED_KEY, StoredTensor, TURNED_KEY, transpose};
+use super::weights::{QUANTIZED_KEY, StoredTensor, TURNED_KEY};
 use super::{Checkpoint, HeldMatrix};
 use crate::error::{Error, Result};
 use crate::kernels::Pool;

@@ -8,6 +8,7 @@ pub mod families;
 pub mod generation_config;
 mod gguf;
 pub mod hub;
+mod named_weights;
 pub mod source;
 pub mod tokenizer;
 mod vocabulary_files;
@@ -29,9 +30,10 @@ use crate::model::precision::{self, Instead, MatrixRole, Precision};
 use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, Parameter};
 use families::{ConfigFile, Family};
 pub use generation_config::GenerationConfig;
+use named_weights::NamedWeights;
 use source::Source;
 pub use tokenizer::{Encoded, Tokenizer};
-use weights::{NamedWeights, Weights};
+use weights::Weights;
 
 /// A model's files, opened and checked, its weights not yet read.
 pub struct Checkpoint {
