@@ -256,15 +256,28 @@ pub(super) fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
         return transpose(&RawMatrix { rows, columns, element, bytes: bytes.into() });
     }
     let (rows, columns) = (matrix.columns, matrix.rows);
-    let size = matrix.element.block_bytes();
-    let mut bytes = Vec::with_capacity(matrix.bytes.len());
-    for row in 0..rows {
-        for column in 0..columns {
-            let at = (column * rows + row) * size;
-            bytes.extend_from_slice(&matrix.bytes[at..at + size]);
+    let bytes = match matrix.element.block_bytes() {
+        4 => turned::<4>(&matrix.bytes, rows, columns),
+        _ => turned::<2>(&matrix.bytes, rows, columns),
+    };
+    RawMatrix { rows, columns, element: matrix.element, bytes: bytes.into() }
+}
+
+/// Elements of `SIZE` bytes, `[columns][rows]` → `[rows][columns]`, in squares that fit the innermost cache.
+fn turned<const SIZE: usize>(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+    const SQUARE: usize = 32;
+    let from = bytes.as_chunks::<SIZE>().0;
+    let mut to = vec![[0u8; SIZE]; rows * columns];
+    for first_row in (0..rows).step_by(SQUARE) {
+        for first_column in (0..columns).step_by(SQUARE) {
+            for row in first_row..rows.min(first_row + SQUARE) {
+                for column in first_column..columns.min(first_column + SQUARE) {
+                    to[row * columns + column] = from[column * rows + row];
+                }
+            }
         }
     }
-    RawMatrix { rows, columns, element: matrix.element, bytes: bytes.into() }
+    to.into_flattened()
 }
 
 #[cfg(test)]
