@@ -41,8 +41,7 @@ pub(super) fn embed(table: &PackedMatrix, tokens: &[u32]) -> Result<Tensor> {
 
 pub(super) fn matmul(isa: Isa, pool: &Pool, input: &Tensor, weights: &PackedMatrix) -> Result<Tensor> {
     let (tokens, _) = input.dims2()?;
-    let mut out = vec![0f32; tokens * weights.rows()];
-    read(input, |input| matmul_kernel(isa, pool, weights, input, &mut out))?;
+    let out = read(input, |input| matmul_kernel(isa, pool, weights, input))?;
     tensor(out, tokens, weights.rows())
 }
 
