@@ -97,8 +97,9 @@ fn pack_rows<'a>(pool: &Pool, input: &'a [f32], depth: usize) -> Cow<'a, [f32]> 
     Cow::Owned(unsafe { written(tokens * blocks * BLOCK, pack) })
 }
 
-/// Tiles that one task takes through a panel: enough to pay for the panel's way into the cache.
-const TILES_PER_TASK: usize = 16;
+/// Bytes of the rows that are taken through all panels before the next rows: they, and a panel, fit
+/// the second cache of a core.
+const ROWS_AT_A_TIME: usize = 640 << 10;
 
 /// Turns a panel into f32.
 type Widen<W> = unsafe fn(Isa, &[W], &mut [f32]);
@@ -159,13 +160,17 @@ impl Job<'_> {
         let tiles = self.tokens.div_ceil(TILE_ROWS);
         let panel_len = panel_bytes(self.part.element, self.depth) / size_of::<W>();
         let weights = self.part.panels::<W>();
-        let groups = tiles.div_ceil(TILES_PER_TASK);
+        let tile_bytes = TILE_ROWS * self.depth * if self.part.element.is_quantized() { 1 } else { 4 };
+        // Neighbouring tasks share the rows, which the cache then still holds; the groups of tiles are
+        // equally large.
+        let groups = tiles.div_ceil((ROWS_AT_A_TIME / tile_bytes).max(1));
+        let group_tiles = tiles.div_ceil(groups);
         let chunk = if tiles == 1 { panels.div_ceil(4 * self.pool.threads()) } else { 1 };
-        // Neighbouring tasks share a panel, which the cache then still holds.
         self.pool.for_each(panels * groups, chunk, |task| {
-            let (panel, group) = (task / groups, task % groups);
+            let (group, panel) = (task / panels, task % panels);
             let weights = &weights[panel * panel_len..(panel + 1) * panel_len];
-            work(panel, weights, group * TILES_PER_TASK..tiles.min((group + 1) * TILES_PER_TASK));
+            let first = (group * group_tiles).min(tiles);
+            work(panel, weights, first..tiles.min(first + group_tiles));
         });
     }
 
