@@ -97,9 +97,9 @@ fn pack_rows<'a>(pool: &Pool, input: &'a [f32], depth: usize) -> Cow<'a, [f32]> 
     Cow::Owned(unsafe { written(tokens * blocks * BLOCK, pack) })
 }
 
-/// Bytes of the rows that are taken through all panels before the next rows: they, and a panel, fit
-/// the second cache of a core.
-const ROWS_AT_A_TIME: usize = 640 << 10;
+/// Bytes of the rows that are taken through all panels before the next rows: about what the second
+/// cache of a core holds.
+const ROWS_AT_A_TIME: usize = 1280 << 10;
 
 /// Turns a panel into f32.
 type Widen<W> = unsafe fn(Isa, &[W], &mut [f32]);
@@ -161,9 +161,10 @@ impl Job<'_> {
         let panel_len = panel_bytes(self.part.element, self.depth) / size_of::<W>();
         let weights = self.part.panels::<W>();
         let tile_bytes = TILE_ROWS * self.depth * if self.part.element.is_quantized() { 1 } else { 4 };
-        // Neighbouring tasks share the rows, which the cache then still holds; the groups of tiles are
-        // equally large.
-        let groups = tiles.div_ceil((ROWS_AT_A_TIME / tile_bytes).max(1));
+        // Neighbouring tasks share the rows, which the cache then still holds. There are enough groups
+        // of tiles for every thread to have work until the end.
+        let enough = (4 * self.pool.threads()).div_ceil(panels).min(tiles);
+        let groups = tiles.div_ceil((ROWS_AT_A_TIME / tile_bytes).max(1)).max(enough);
         let group_tiles = tiles.div_ceil(groups);
         let chunk = if tiles == 1 { panels.div_ceil(4 * self.pool.threads()) } else { 1 };
         self.pool.for_each(panels * groups, chunk, |task| {
