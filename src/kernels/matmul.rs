@@ -166,8 +166,7 @@ impl Job<'_> {
         let enough = (4 * self.pool.threads()).div_ceil(panels).min(tiles);
         let groups = tiles.div_ceil((ROWS_AT_A_TIME / tile_bytes).max(1)).max(enough);
         let group_tiles = tiles.div_ceil(groups);
-        let chunk = if tiles == 1 { panels.div_ceil(4 * self.pool.threads()) } else { 1 };
-        self.pool.for_each(panels * groups, chunk, |task| {
+        self.pool.for_each(panels * groups, 1, |task| {
             let (group, panel) = (task / panels, task % panels);
             let weights = &weights[panel * panel_len..(panel + 1) * panel_len];
             let first = (group * group_tiles).min(tiles);
