@@ -9,8 +9,8 @@ use attend::kernels::attention::{Queries, attend};
 use attend::kernels::cache::{Cache, CacheShape, CacheType};
 use attend::kernels::elementwise::{Activation, NormArgs, NormKind, RotaryLayout};
 use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
-use attend::kernels::threads::available_threads;
 use attend::kernels::stream::{Block, Way, read_all};
+use attend::kernels::threads::available_threads;
 use attend::kernels::{Isa, PANEL, Pool, elementwise};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -84,11 +84,10 @@ fn preparing(criterion: &mut Criterion) {
     for tokens in [1, 512] {
         let mut group = criterion.benchmark_group(format!("matmul/{tokens}x{INTERMEDIATE}x{PANEL}"));
         let input = values(tokens * INTERMEDIATE);
-        let mut out = vec![0f32; tokens * PANEL];
         for element in [ElementType::F32, ElementType::Q8_0] {
             let weights = PackedMatrix::pack(&pool, std::slice::from_ref(&raw), &[element]).unwrap();
             group.bench_function(BenchmarkId::from_parameter(element), |b| {
-                b.iter(|| matmul(isa, &pool, &weights, black_box(&input), &mut out));
+                b.iter(|| matmul(isa, &pool, &weights, black_box(&input)));
             });
         }
         group.finish();
@@ -104,11 +103,10 @@ fn products(criterion: &mut Criterion) {
         // A product and a sum each.
         group.throughput(Throughput::Elements((2 * tokens * HIDDEN * INTERMEDIATE) as u64));
         let input = values(tokens * INTERMEDIATE);
-        let mut out = vec![0f32; tokens * HIDDEN];
         for element in ELEMENTS {
             let weights = PackedMatrix::pack(&pool, std::slice::from_ref(&raw), &[element]).unwrap();
             group.bench_function(BenchmarkId::from_parameter(element), |b| {
-                b.iter(|| matmul(isa, &pool, &weights, black_box(&input), &mut out));
+                b.iter(|| matmul(isa, &pool, &weights, black_box(&input)));
             });
         }
         group.finish();
@@ -167,19 +165,17 @@ fn rest(criterion: &mut Criterion) {
     for tokens in [1, 512] {
         let mut group = criterion.benchmark_group(format!("elementwise/{tokens}"));
         let (input, weight) = (values(tokens * HIDDEN), values(HIDDEN));
-        let mut out = vec![0f32; tokens * HIDDEN];
         for (name, kind) in [("rms_norm", NormKind::Rms), ("layer_norm", NormKind::Layer)] {
             let norm = NormArgs { kind, weight: &weight, bias: None, epsilon: 1e-5 };
             group.bench_function(name, |b| {
-                b.iter(|| elementwise::norm(isa, &pool, black_box(&input), norm, &mut out));
+                b.iter(|| elementwise::norm(isa, &pool, black_box(&input), norm));
             });
         }
-        let other = values(tokens * HIDDEN);
+        let (mut sum, other) = (values(tokens * HIDDEN), values(tokens * HIDDEN));
         group.bench_function("add", |b| {
-            b.iter(|| elementwise::add(&pool, &mut out, black_box(&other), HIDDEN));
+            b.iter(|| elementwise::add(&pool, &mut sum, black_box(&other), HIDDEN));
         });
         let gate_up = values(tokens * 2 * INTERMEDIATE);
-        let mut out = vec![0f32; tokens * INTERMEDIATE];
         for (name, activation) in [
             ("swiglu", Activation::Silu),
             ("geglu", Activation::Gelu),
@@ -187,9 +183,7 @@ fn rest(criterion: &mut Criterion) {
             ("reglu", Activation::Relu),
         ] {
             group.bench_function(name, |b| {
-                b.iter(|| {
-                    elementwise::gated(isa, &pool, activation, black_box(&gate_up), INTERMEDIATE, &mut out)
-                });
+                b.iter(|| elementwise::gated(isa, &pool, activation, black_box(&gate_up), INTERMEDIATE));
             });
         }
         let mut inner = values(tokens * INTERMEDIATE);
@@ -204,7 +198,7 @@ fn rest(criterion: &mut Criterion) {
             let layout = RotaryLayout { head_dim, dims: head_dim, interleaved };
             group.bench_function(name, |b| {
                 b.iter(|| {
-                    elementwise::rotary(&mut rows, heads * head_dim, heads, layout, &cosines, &sines)
+                    elementwise::rotary(&pool, &mut rows, heads * head_dim, heads, layout, &cosines, &sines)
                 });
             });
         }

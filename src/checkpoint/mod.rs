@@ -176,11 +176,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_telling(
-        &self,
-        options: &LoadOptions,
-        progress: &dyn Fn(usize, usize),
-    ) -> Result<Decoder> {
+    pub fn load_telling(&self, options: &LoadOptions, progress: &dyn Fn(usize, usize)) -> Result<Decoder> {
         let element = self.element(options.element)?;
         let precision = Precision { asked: options.element, element, cache: options.cache };
         let pool = Arc::new(Pool::new(options.threads));

@@ -57,10 +57,7 @@ impl<'a> NamedWeights<'a> {
     ///
     /// # Errors
     /// If one of them is missing or has a wrong shape or type.
-    pub(super) fn telling(
-        mut self,
-        progress: &'a dyn Fn(usize, usize),
-    ) -> Result<NamedWeights<'a>> {
+    pub(super) fn telling(mut self, progress: &'a dyn Fn(usize, usize)) -> Result<NamedWeights<'a>> {
         for (parameter, shape) in self.config.parameters() {
             if parameter.role().is_some() {
                 let row = self.element(parameter, &shape)?.row_bytes(shape[1]);

@@ -16,7 +16,9 @@ pub fn bar(size: Option<u64>) -> ProgressBar {
             ProgressBar::new(size),
             "{msg:26} {wide_bar} {decimal_bytes:>9} of {decimal_total_bytes:>9} {decimal_bytes_per_sec:>11} {eta:>4}",
         ),
-        None => (ProgressBar::new_spinner(), "{msg:26} {spinner} {decimal_bytes:>9} {decimal_bytes_per_sec:>11}"),
+        None => {
+            (ProgressBar::new_spinner(), "{msg:26} {spinner} {decimal_bytes:>9} {decimal_bytes_per_sec:>11}")
+        }
     };
     // The template is ours and right; the plain style stands in if it ever were not.
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));

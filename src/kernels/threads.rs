@@ -118,8 +118,10 @@ impl Pool {
         assert!(!worker_panicked, "a kernel panicked on a worker thread");
     }
 
-    /// Calls `task(i)` for every `i` below `count`, each once, `chunk` neighbours at a time. A task
-    /// must not call this on the same pool: it would wait for itself.
+    /// Calls `task(i)` for every `i` below `count`, each once. A thread takes many neighbours at a time
+    /// while much is left, and towards the end fewer, but not less than `chunk`: so memory is read in
+    /// long streams, and all finish together. A task must not call this on the same pool: it would wait
+    /// for itself.
     ///
     /// # Panics
     /// If a task panics, on whichever thread; the pool stays usable.
@@ -129,13 +131,13 @@ impl Pool {
             return (0..count).for_each(task);
         }
         let next = AtomicUsize::new(0);
+        let shares = 4 * self.threads();
+        let take = |start: usize| start + chunk.max((count - start) / shares).min(count - start);
         self.run(&|| {
-            loop {
-                let start = next.fetch_add(chunk, Ordering::Relaxed);
-                if start >= count {
-                    break;
-                }
-                (start..count.min(start + chunk)).for_each(&task);
+            while let Ok(start) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
+                (start < count).then(|| take(start))
+            }) {
+                (start..take(start)).for_each(&task);
             }
         });
     }
@@ -224,6 +226,11 @@ unsafe impl<T: Send> Sync for SharedSlice<T> {}
 impl<T> SharedSlice<T> {
     pub(crate) fn new(slice: &mut [T]) -> SharedSlice<T> {
         SharedSlice { start: slice.as_mut_ptr(), len: slice.len() }
+    }
+
+    /// Where the slice starts.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start
     }
 
     /// # Safety
