@@ -37,12 +37,11 @@ const ELEMENTS: [ElementType; 7] = [
 
 /// Starting and ending a region in which there is nothing to do, again and again.
 fn regions(criterion: &mut Criterion) {
-    for threads in [2, available_threads()] {
-        let pool = Pool::new(threads);
-        criterion.bench_function(&format!("region/{threads} threads"), |b| {
-            b.iter(|| pool.for_each(threads, 1, |_| ()));
-        });
-    }
+    let (_, pool) = best();
+    let threads = pool.threads();
+    criterion.bench_function(&format!("region/{threads} threads"), |b| {
+        b.iter(|| pool.for_each(threads, 1, |_| ()));
+    });
 }
 
 /// Reading from memory, in all ways.
