@@ -12,9 +12,9 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 pub use super::element::ElementType;
+use super::memory::written;
 pub use super::packed_matrix::PackedMatrix;
 use super::packed_matrix::{PanelValue, Part, panel_bytes};
-use super::memory::written;
 use super::quantized_rows::QuantizedRows;
 use super::quantized_tile::{QuantizedTile, tile_q4_0, tile_q4_1, tile_q4_k, tile_q8_0};
 pub use super::raw_matrix::RawMatrix;

@@ -278,14 +278,60 @@ mod tests {
 
     #[test]
     fn many_short_regions_lose_nothing() {
-        let pool = Pool::new(2);
-        let sum = AtomicUsize::new(0);
-        for _ in 0..20_000 {
-            pool.for_each(4, 1, |i| {
-                sum.fetch_add(i, Ordering::Relaxed);
-            });
+        for (threads, regions) in [(2, 20_000), (5, 2000), (64, 200)] {
+            let pool = Pool::new(threads);
+            let sum = AtomicUsize::new(0);
+            for _ in 0..regions {
+                pool.for_each(4, 1, |i| {
+                    sum.fetch_add(i, Ordering::Relaxed);
+                });
+            }
+            assert_eq!(sum.load(Ordering::Relaxed), regions * 6, "{threads} threads");
         }
-        assert_eq!(sum.load(Ordering::Relaxed), 20_000 * 6);
+    }
+
+    /// Callers of one pool on several threads wait for one another.
+    #[test]
+    fn several_callers_take_turns() {
+        let pool = Pool::new(3);
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        pool.for_each(10, 2, |i| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 3 * 500 * 45);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_idle_worker_takes_no_time() {
+        let pool = Pool::new(2);
+        let caller = std::thread::current().id();
+        let worker = Mutex::new(None);
+        let both = Barrier::new(2);
+        pool.for_each(2, 1, |_| {
+            both.wait();
+            if std::thread::current().id() != caller {
+                *worker.lock().unwrap() = Some(std::fs::read_link("/proc/thread-self").unwrap());
+            }
+        });
+        let schedule = std::path::Path::new("/proc").join(worker.lock().unwrap().take().unwrap());
+        // Nanoseconds on a CPU (proc(5)).
+        let busy = || -> u64 {
+            let text = std::fs::read_to_string(schedule.join("schedstat")).unwrap();
+            text.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        std::thread::sleep(Duration::from_millis(20));
+        let before = busy();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(busy(), before);
     }
 
     #[test]

@@ -165,10 +165,7 @@ pub(super) unsafe fn strided_tile<S: Simd, const X_ROW: usize>(args: TileArgs<f3
 
 /// Splits a tile so that its sums fit the registers: 24 of 32 on AVX-512, 12 of 16 on AVX2.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(
-    args: TileArgs<W>,
-    steps: Steps,
-) {
+pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>, steps: Steps) {
     if S::LANES == 16 {
         return sums::<S, W, ROWS, 2>(args, steps, 0, 0);
     }
