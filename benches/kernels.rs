@@ -78,7 +78,7 @@ fn attention(criterion: &mut Criterion) {
         for held in [CacheType::F32, CacheType::F16, CacheType::Q8_0] {
             let shape = CacheShape { layers: 1, kv_heads, head_dim, capacity: keys, held };
             let mut cache = Cache::new(shape).unwrap();
-            cache.write(0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
+            cache.write(&pool, 0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
             group.bench_function(format!("without maps, {}", held.name()), |b| {
                 b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, None));
             });

@@ -1,5 +1,5 @@
-//! The tile: a few rows times one panel of 32 columns. Every product with weights of 16 or 32 bits,
-//! and both products of attention, end up here.
+//! The tile: a few rows times one panel of 32 columns. Every product with weights of 16 or 32 bits
+//! ends up here.
 //!
 //! `out[row][column] = Σₖ x[row][k] · panel[k][column]`, summed over k in order, one fused
 //! multiply-add at a time: the same bits whatever the number of rows in the tile, on AVX2 and
@@ -105,20 +105,6 @@ unsafe fn packed_body<S: Simd, W: Element>(args: TileArgs<W>) {
         ($($rows:literal)*) => {
             match args.rows {
                 $($rows => tile::<S, W, $rows>(args, 1, $rows),)*
-                _ => unreachable!("a tile has 1 to 12 rows"),
-            }
-        };
-    }
-    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
-}
-
-/// A tile whose x is row-major with rows `X_ROW` elements apart; as [`packed_body`] otherwise.
-#[inline(always)]
-pub(super) unsafe fn strided_tile<S: Simd, const X_ROW: usize>(args: TileArgs<f32>) {
-    macro_rules! rows {
-        ($($rows:literal)*) => {
-            match args.rows {
-                $($rows => tile::<S, f32, $rows>(args, X_ROW, 1),)*
                 _ => unreachable!("a tile has 1 to 12 rows"),
             }
         };
