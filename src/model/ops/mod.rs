@@ -322,7 +322,7 @@ impl Ops {
         layer: usize,
     ) -> Result<()> {
         match cache {
-            KeysValues::Kernels(cache) => cpu::append(rows, shape, step, cache, layer),
+            KeysValues::Kernels(cache) => cpu::append(&self.pool, rows, shape, step, cache, layer),
             KeysValues::Candle(layers) => {
                 candle::append(rows, shape, step, &layers[layer], self.precision.cache)
             }
