@@ -172,7 +172,6 @@ impl Decoder {
             observer.begin_step(StepShape { first_query, queries, keys: first_query + queries })?;
         }
         let layers = 0..self.config.layers;
-        // Not a reborrow by `as_deref_mut`: the trait object's lifetime stays as it is.
         let seen = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
         stream = self.pass(&stream, layers, cache, seen, interrupt)?;
         let rows = match logits {
@@ -239,7 +238,12 @@ impl Decoder {
         }
     }
 
-    pub(super) fn check_finite(&self, values: &Tensor, step: &Step, place: impl Fn() -> String) -> Result<()> {
+    pub(super) fn check_finite(
+        &self,
+        values: &Tensor,
+        step: &Step,
+        place: impl Fn() -> String,
+    ) -> Result<()> {
         if self.ops.all_finite(values)? {
             return Ok(());
         }

@@ -138,7 +138,7 @@ impl Silencer {
         let step = step.bias.is_some().then(|| {
             let mut step = step.clone();
             let keys = step.depth + step.tokens;
-            for bias in &mut step.bias {
+            if let Some(bias) = &mut step.bias {
                 heads.iter().for_each(|head| bias[head * keys..][..keys].fill(0.0));
             }
             step
