@@ -51,7 +51,9 @@ impl HeadGrid {
             for value in row {
                 let _ = match value {
                     Some(value) => {
-                        let text = right(&format!("{value:.4}"), 6);
+                        // Small ones would all look alike.
+                        let text = if self.largest() < 0.01 { format!("{value:.1e}") } else { format!("{value:.4}") };
+                        let text = right(&text, 6);
                         write!(out, " {}", shaded(&text, self.share(*value), colour))
                     }
                     None => write!(out, " {}", right("-", 6)),
@@ -85,7 +87,8 @@ impl HeadGrid {
         let top = margin + 2 * (LETTER + margin);
         let (wide, high) = (self.heads * step, self.layers * step);
         // The scale on the right: a bar, and its ends.
-        let largest = format!("{:.4}", self.largest());
+        let largest = self.largest();
+        let largest = if largest < 0.01 { format!("{largest:.1e}") } else { format!("{largest:.4}") };
         let scale = left + wide + 2 * margin;
         let width = (scale + CELL + margin + largest.len() * LETTER).max(left + self.title.len() * LETTER);
         let height = top + high.max(3 * LETTER) + LETTER + margin;
