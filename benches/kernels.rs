@@ -42,11 +42,10 @@ fn products(criterion: &mut Criterion) {
         // A product and a sum each.
         group.throughput(Throughput::Elements((2 * tokens * HIDDEN * INTERMEDIATE) as u64));
         let input = values(tokens * INTERMEDIATE);
-        let mut out = vec![0f32; tokens * HIDDEN];
         for element in ELEMENTS {
             let weights = PackedMatrix::pack(&pool, std::slice::from_ref(&raw), &[element]).unwrap();
             group.bench_function(BenchmarkId::from_parameter(element), |b| {
-                b.iter(|| matmul(isa, &pool, &weights, black_box(&input), &mut out));
+                b.iter(|| matmul(isa, &pool, &weights, black_box(&input)));
             });
         }
         group.finish();
@@ -95,17 +94,13 @@ fn rest(criterion: &mut Criterion) {
     for tokens in [1, 512] {
         let mut group = criterion.benchmark_group(format!("elementwise/{tokens}"));
         let (input, weight) = (values(tokens * HIDDEN), values(HIDDEN));
-        let mut out = vec![0f32; tokens * HIDDEN];
         let norm = NormArgs { kind: NormKind::Rms, weight: &weight, bias: None, epsilon: 1e-5 };
         group.bench_function("rms_norm", |b| {
-            b.iter(|| elementwise::norm(isa, &pool, black_box(&input), norm, &mut out));
+            b.iter(|| elementwise::norm(isa, &pool, black_box(&input), norm));
         });
         let gate_up = values(tokens * 2 * INTERMEDIATE);
-        let mut out = vec![0f32; tokens * INTERMEDIATE];
         group.bench_function("swiglu", |b| {
-            b.iter(|| {
-                elementwise::gated(isa, &pool, Activation::Silu, black_box(&gate_up), INTERMEDIATE, &mut out)
-            });
+            b.iter(|| elementwise::gated(isa, &pool, Activation::Silu, black_box(&gate_up), INTERMEDIATE));
         });
         group.finish();
     }

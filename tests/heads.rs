@@ -140,9 +140,13 @@ fn speculation_changes_no_token_without_some_heads() {
     let decoder = load(&fixture("llama"), KernelChoice::Native, None);
     let prompt: Vec<u32> = (0..40).map(|i| i % 5).collect();
     let generated = |speculate| {
-        let mut session =
-            Session::new(&decoder, None, &prompt, attend::generation::GenerationOptions { speculate, ..greedy_options(40) })
-                .unwrap();
+        let mut session = Session::new(
+            &decoder,
+            None,
+            &prompt,
+            attend::generation::GenerationOptions { speculate, ..greedy_options(40) },
+        )
+        .unwrap();
         session.silence(intervention(&decoder, "0.1=mean 1.2=uniform 2.3=zero 2.0=mean")).unwrap();
         let mut tokens = vec![];
         while let Some(token) = session.step(None).unwrap() {
@@ -167,8 +171,7 @@ fn the_mean_without_a_mask_is_that_of_the_whole_text() {
             cache.silence(intervention(&decoder, silenced)).unwrap();
         }
         let mut maps = KeepMaps::default();
-        let request =
-            Forward { logits: LogitRows::All, observer: Some(&mut maps), ..Forward::default() };
+        let request = Forward { logits: LogitRows::All, observer: Some(&mut maps), ..Forward::default() };
         let out = decoder.forward(ids, &mut cache, request).unwrap();
         (out.flatten_all().unwrap().to_vec1::<f32>().unwrap(), maps)
     };
@@ -195,10 +198,19 @@ const SCORES: [&str; 9] = [
 ];
 
 /// `bound`: absolute, of distance relative to the tokens.
-fn assert_scores_agree(rows: &[serde_json::Value], expected: &[Vec<f64>], heads: usize, bound: f64, what: &str) {
+fn assert_scores_agree(
+    rows: &[serde_json::Value],
+    expected: &[Vec<f64>],
+    heads: usize,
+    bound: f64,
+    what: &str,
+) {
     assert_eq!(rows.len(), expected.len(), "{what}");
     for (number, (row, expected)) in rows.iter().zip(expected).enumerate() {
-        assert_eq!((row["layer"].as_u64(), row["head"].as_u64()), (Some((number / heads) as u64), Some((number % heads) as u64)));
+        assert_eq!(
+            (row["layer"].as_u64(), row["head"].as_u64()),
+            (Some((number / heads) as u64), Some((number % heads) as u64))
+        );
         for (name, expected) in SCORES.iter().zip(expected) {
             if expected.is_nan() {
                 assert!(row[name].is_null(), "{what} {number} {name}");
@@ -226,7 +238,13 @@ fn scores_of_a_model_and_of_its_dump_are_those_of_transformers_maps() {
         let dump = folder.path().join(name);
         let dump = dump.to_str().unwrap();
         assert!(attend(&["map", "-m", model, "--prompt-ids", &ids, "--attention", dump]).status.success());
-        assert_scores_agree(&json(&["heads", dump, "--json"]), &expected, 4, 1e-5, &format!("dump of {name}"));
+        assert_scores_agree(
+            &json(&["heads", dump, "--json"]),
+            &expected,
+            4,
+            1e-5,
+            &format!("dump of {name}"),
+        );
     }
 }
 
@@ -323,7 +341,8 @@ fn a_dumps_rollout_is_that_of_the_running_model() {
     let dump = folder.path().join("dump");
     let dump = dump.to_str().unwrap();
     assert!(attend(&["generate", "one two three", "-n", "4", "--attention", dump]).status.success());
-    let ids: Vec<u32> = attend::capture::Dump::open(dump.as_ref()).unwrap().tokens().iter().map(|t| t.id).collect();
+    let ids: Vec<u32> =
+        attend::capture::Dump::open(dump.as_ref()).unwrap().tokens().iter().map(|t| t.id).collect();
     let steps = attend::capture::Dump::open(dump.as_ref()).unwrap().steps().len();
     let table = |arguments: &[&str]| {
         let text = String::from_utf8(attend(arguments).stdout).unwrap();
@@ -356,7 +375,8 @@ fn runs_are_compared_as_models_and_as_dumps() {
     assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
     let dump = |model: &str, name: &str, dtype: &str| {
         let dump = folder.path().join(name).to_str().unwrap().to_owned();
-        let arguments = ["map", "-m", model, "--prompt-ids", &ids, "--attention", &dump, "--attention-dtype", dtype];
+        let arguments =
+            ["map", "-m", model, "--prompt-ids", &ids, "--attention", &dump, "--attention-dtype", dtype];
         assert!(attend(&arguments).status.success());
         dump
     };
@@ -409,7 +429,15 @@ fn a_heads_effect_is_the_loss_without_it_less_the_loss_with_it() {
 
 #[test]
 fn effects_are_ranked() {
-    let rows = json(&["heads", "--effect", "-p", "Once upon a time there was a cat. The cat", "--json", "--top", "7"]);
+    let rows = json(&[
+        "heads",
+        "--effect",
+        "-p",
+        "Once upon a time there was a cat. The cat",
+        "--json",
+        "--top",
+        "7",
+    ]);
     assert_eq!(rows.len(), 7);
     let rises: Vec<f64> = rows.iter().map(|row| row["rise"].as_f64().unwrap()).collect();
     assert!(rises.is_sorted_by(|a, b| a >= b), "{rises:?}");
@@ -431,8 +459,18 @@ fn what_is_ablated_is_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let dump = folder.path().join("dump");
     let dump = dump.to_str().unwrap();
-    let arguments =
-        ["generate", "one two", "-n", "2", "--ablate", "1.1-2,2.0=mean", "--ablate", "3.*=uniform", "--attention", dump];
+    let arguments = [
+        "generate",
+        "one two",
+        "-n",
+        "2",
+        "--ablate",
+        "1.1-2,2.0=mean",
+        "--ablate",
+        "3.*=uniform",
+        "--attention",
+        dump,
+    ];
     let output = attend(&arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stderr).contains("ablated: 1.1 (mean), 1.2 (mean), 2.0 (mean)"));
@@ -481,7 +519,9 @@ fn bad_input_is_named() {
 /// Where `scripts/check-heads` has put its references, and the real checkpoints.
 #[allow(dead_code)] // unused without the feature
 fn from_environment(name: &str) -> PathBuf {
-    PathBuf::from(std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set; run scripts/check-heads")))
+    PathBuf::from(
+        std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set; run scripts/check-heads")),
+    )
 }
 
 #[cfg(feature = "real-model")]
@@ -509,7 +549,10 @@ mod real_model {
                     heads.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
                     heads[..5].to_vec()
                 };
-                println!("top five induction heads: {:?}", top(&ours).iter().map(|h| (h / 9, h % 9)).collect::<Vec<_>>());
+                println!(
+                    "top five induction heads: {:?}",
+                    top(&ours).iter().map(|h| (h / 9, h % 9)).collect::<Vec<_>>()
+                );
                 assert_eq!(top(&ours), top(&theirs));
             }
         }
@@ -531,7 +574,16 @@ mod real_model {
     fn checkpoints_of_two_types_are_as_far_apart_as_in_transformers() {
         let path = from_environment("ATTEND_HEADS").join("text.safetensors");
         let ids = joined(&Reference::open(&path).ids("input_ids"));
-        let rows = json(&["compare", &model("f32"), &model("f16"), "--dtype-b", "f32", "--prompt-ids", &ids, "--json"]);
+        let rows = json(&[
+            "compare",
+            &model("f32"),
+            &model("f16"),
+            "--dtype-b",
+            "f32",
+            "--prompt-ids",
+            &ids,
+            "--json",
+        ]);
         let expected = table(&path, "divergence");
         assert_eq!(rows.len(), expected.len());
         for (row, expected) in rows.iter().zip(&expected) {

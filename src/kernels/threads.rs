@@ -226,6 +226,11 @@ impl<T> SharedSlice<T> {
         SharedSlice { start: slice.as_mut_ptr(), len: slice.len() }
     }
 
+    /// Where the slice starts.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start
+    }
+
     /// # Safety
     /// No two parts in use at the same time may overlap, and the slice must outlive them.
     #[allow(clippy::mut_from_ref)]

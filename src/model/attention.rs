@@ -68,7 +68,7 @@ impl Attention {
         })
     }
 
-    /// `normed` and the result: `[tokens, hidden]`.
+    /// What the heads found, `[tokens, heads · head_dim]`, from `normed`, `[tokens, hidden]`.
     pub(super) fn forward(
         &self,
         ops: &Ops,
@@ -97,12 +97,16 @@ impl Attention {
             (projected, level) = silencer.level(layer, projected, step, head_dim)?;
         }
         let step = level.as_ref().unwrap_or(step);
-        // [tokens, heads · head_dim]
-        let mut attended = ops.attention(&projected, &self.shape, step, &cache.store, layer, observer)?;
-        if let Some(silencer) = &mut cache.silencer {
-            attended = silencer.replace(layer, attended, step, head_dim)?;
+        let attended = ops.attention(&projected, &self.shape, step, &cache.store, layer, observer)?;
+        match &mut cache.silencer {
+            Some(silencer) => silencer.replace(layer, attended, step, head_dim),
+            None => Ok(attended),
         }
-        ops.linear(&attended, &self.output)
+    }
+
+    /// The output projection of what the heads found: `[tokens, hidden]`.
+    pub(super) fn project(&self, ops: &Ops, attended: &Tensor) -> Result<Tensor> {
+        ops.linear(attended, &self.output)
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -173,11 +173,8 @@ impl Decoder {
         }
         let layers = 0..self.config.layers;
         let seen = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
-        stream = self.pass(&stream, layers, cache, seen, interrupt)?;
-        let rows = match logits {
-            LogitRows::Last => tokens.len() - 1..tokens.len(),
-            LogitRows::All => 0..tokens.len(),
-        };
+        stream = self.pass_for(logits, &stream, layers, cache, seen, interrupt)?;
+        let rows = 0..if logits == LogitRows::Last { 1 } else { tokens.len() };
         let out = self.read(&stream, rows)?;
         if let Some(observer) = &mut observer {
             observer.end_step()?;

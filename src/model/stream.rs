@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
 
-use super::decoder::{Decoder, Forward};
+use super::decoder::{Decoder, Forward, LogitRows};
 use super::kv_cache::KvCache;
 use super::mask::Mask;
 use super::observer::AttentionObserver;
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// Tokens of one step on their way through the layers.
 #[derive(Clone)]
 pub struct Stream {
-    /// `[tokens, hidden]`
+    /// `[tokens, hidden]`; `[1, hidden]` behind the last layer where no other token is read.
     pub(super) hidden: Tensor,
     pub(super) step: Step,
     pub(super) text_length: usize,
@@ -92,6 +92,20 @@ impl Decoder {
         stream: &Stream,
         layers: Range<usize>,
         cache: &mut KvCache,
+        observer: Option<&mut dyn AttentionObserver>,
+        interrupt: Option<&Arc<AtomicBool>>,
+    ) -> Result<Stream> {
+        self.pass_for(LogitRows::All, stream, layers, cache, observer, interrupt)
+    }
+
+    /// As [`Decoder::pass`]; where only the last token's logits will be read, it alone comes out of the
+    /// last layer.
+    pub(super) fn pass_for(
+        &self,
+        logits: LogitRows,
+        stream: &Stream,
+        layers: Range<usize>,
+        cache: &mut KvCache,
         mut observer: Option<&mut dyn AttentionObserver>,
         interrupt: Option<&Arc<AtomicBool>>,
     ) -> Result<Stream> {
@@ -104,7 +118,8 @@ impl Decoder {
                 Some(observer) if observer.wants(layer) => Some(&mut **observer),
                 _ => None,
             };
-            hidden = self.block(layer).forward(self.ops(), &hidden, &step, cache, observer)?;
+            let last_only = logits == LogitRows::Last && layer + 1 == self.config().layers;
+            hidden = self.block(layer).forward(self.ops(), &hidden, &step, cache, observer, last_only)?;
             self.check_finite(&hidden, &step, || format!("layer {layer}"))?;
         }
         Ok(Stream { hidden, step, text_length })

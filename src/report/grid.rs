@@ -52,7 +52,11 @@ impl HeadGrid {
                 let _ = match value {
                     Some(value) => {
                         // Small ones would all look alike.
-                        let text = if self.largest() < 0.01 { format!("{value:.1e}") } else { format!("{value:.4}") };
+                        let text = if self.largest() < 0.01 {
+                            format!("{value:.1e}")
+                        } else {
+                            format!("{value:.4}")
+                        };
                         let text = right(&text, 6);
                         write!(out, " {}", shaded(&text, self.share(*value), colour))
                     }

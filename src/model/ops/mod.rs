@@ -304,7 +304,7 @@ impl Ops {
     /// Turns the queries and keys of rows `[tokens, query ‖ key ‖ value]` by their positions.
     pub(super) fn rotary(&self, rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
         match self.isa {
-            Some(_) => cpu::rotary(rows, shape, angles),
+            Some(_) => cpu::rotary(&self.pool, rows, shape, angles),
             None => candle::rotary(&rows, shape, angles),
         }
     }
@@ -382,6 +382,12 @@ impl Ops {
         }
     }
 
+    /// `[tokens, width]` → `[1, width]`.
+    pub(super) fn last_row(&self, rows: &Tensor) -> Result<Tensor> {
+        let (tokens, _) = rows.dims2()?;
+        Ok(rows.narrow(0, tokens - 1, 1)?)
+    }
+
     /// A projection's matrix, `[outputs, inputs]` in f32.
     pub(super) fn dense(&self, linear: &Linear) -> Result<Tensor> {
         match &linear.weight {
@@ -395,7 +401,7 @@ impl Ops {
 
     pub(super) fn all_finite(&self, values: &Tensor) -> Result<bool> {
         match &self.device {
-            Device::Cpu => cpu::read(values, elementwise::all_finite),
+            Device::Cpu => cpu::read(values, |values| elementwise::all_finite(&self.pool, values)),
             // Elsewhere one number crosses to the CPU: NaN and ∞ survive a product with 0 as NaN.
             _ => Ok((values * 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0),
         }
