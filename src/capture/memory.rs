@@ -17,6 +17,11 @@ pub struct LayerMap {
 }
 
 impl LayerMap {
+    /// The position of a row's query.
+    pub fn query(&self, row: usize) -> usize {
+        self.first_query + row
+    }
+
     /// One head's map, `[queries, keys]`.
     ///
     /// # Panics

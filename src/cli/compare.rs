@@ -219,7 +219,7 @@ impl<'d> Rows<'d> {
     fn query(&mut self) -> Result<Option<usize>> {
         loop {
             match &self.map {
-                Some(map) if self.next < map.queries => return Ok(Some(map.first_query + self.next)),
+                Some(map) if self.next < map.queries => return Ok(Some(map.query(self.next))),
                 Some(_) => (self.step, self.map, self.next) = (self.step + 1, None, 0),
                 None if self.step == self.dump.steps().len() => return Ok(None),
                 None => self.map = Some(self.dump.layer_map(self.step, self.layer)?),

@@ -189,8 +189,8 @@ fn from_dump(args: &HeadsArgs, folder: &Path) -> Result<Scored> {
         for step in 0..dump.steps().len() {
             let map = dump.layer_map(step, captured.layer)?;
             for (place, head) in captured.heads.iter().enumerate() {
-                for (query, row) in map.head(place).chunks_exact(map.keys).enumerate() {
-                    scorer.add(captured.layer, *head, map.first_query + query, row);
+                for (number, row) in map.head(place).chunks_exact(map.keys).enumerate() {
+                    scorer.add(captured.layer, *head, map.query(number), row);
                 }
             }
         }

@@ -288,7 +288,7 @@ fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -
             )));
         }
         for step in 0..=step {
-            let LayerMap { layer, heads, first_query, queries, keys, weights } =
+            let LayerMap { layer, heads, first_query, queries, keys, weights, .. } =
                 dump.layer_map(step, layer)?;
             rollout.add(AttentionRows { layer, first_query, heads, queries, keys, weights: &weights })?;
         }

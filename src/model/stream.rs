@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 pub struct Stream {
     /// `[tokens, hidden]`; `[1, hidden]` behind the last layer where no other token is read.
     pub(super) hidden: Tensor,
-    pub(super) step: Step,
+    pub(super) step: Arc<Step>,
     pub(super) text_length: usize,
 }
 
@@ -74,7 +74,7 @@ impl Decoder {
         let step = self.step(tokens.len(), cache.len(), mask.unwrap_or(self.config().mask), text_length);
         let hidden = self.embed(tokens, step.depth)?;
         self.check_finite(&hidden, &step, || "the embedding".into())?;
-        Ok(Stream { hidden, step, text_length })
+        Ok(Stream { hidden, step: Arc::new(step), text_length })
     }
 
     /// The stream behind some layers; `stream` is the one in front of the first of them. Their keys and
