@@ -138,15 +138,9 @@ fn without_some_heads_too_pieces_and_rewound_caches_change_no_bit() {
 #[test]
 fn speculation_changes_no_token_without_some_heads() {
     let decoder = load(&fixture("llama"), KernelChoice::Native, None);
-    let prompt: Vec<u32> = (0..40).map(|i| i % 5).collect();
-    let generated = |speculate| {
-        let mut session = Session::new(
-            &decoder,
-            None,
-            &prompt,
-            attend::generation::GenerationOptions { speculate, ..greedy_options(40) },
-        )
-        .unwrap();
+    let generated = |prompt: &[u32], speculate| {
+        let options = attend::generation::GenerationOptions { speculate, ..greedy_options(40) };
+        let mut session = Session::new(&decoder, None, prompt, options).unwrap();
         session.silence(intervention(&decoder, "0.1=mean 1.2=uniform 2.3=zero 2.0=mean")).unwrap();
         let mut tokens = vec![];
         while let Some(token) = session.step(None).unwrap() {
@@ -154,11 +148,16 @@ fn speculation_changes_no_token_without_some_heads() {
         }
         (tokens, session.acceptance())
     };
-    let (expected, _) = generated(0);
-    let (found, acceptance) = generated(8);
-    assert_eq!(found, expected);
-    let acceptance = acceptance.unwrap();
-    assert!(acceptance.accepted > 0 && acceptance.accepted < acceptance.drafted, "{acceptance:?}");
+    let (mut drafted, mut accepted) = (0, 0);
+    for start in 0..12 {
+        let prompt: Vec<u32> = (0..40).map(|i| (start * 19 + i * i % 7) % 256).collect();
+        let (found, acceptance) = generated(&prompt, 8);
+        assert_eq!(found, generated(&prompt, 0).0, "{start}");
+        let acceptance = acceptance.unwrap();
+        (drafted, accepted) = (drafted + acceptance.drafted, accepted + acceptance.accepted);
+    }
+    // Both happened: passes that counted, and passes that were taken back.
+    assert!(accepted > 0 && accepted < drafted, "{accepted} of {drafted}");
 }
 
 #[test]
@@ -179,9 +178,6 @@ fn the_mean_without_a_mask_is_that_of_the_whole_text() {
     assert_eq!(run("0.1=mean", &ids[..1]).0, run("", &ids[..1]).0);
     let (uniform, maps) = run("2.1=uniform", &ids);
     assert!(maps.steps[0].1[2][16..32].iter().all(|weight| (weight - 0.25).abs() < 1e-6));
-    // Every output of a head that attends evenly to everything is the mean already.
-    let (mean_of_uniform, _) = run("2.1=uniform", &ids);
-    assert_eq!(uniform, mean_of_uniform);
     assert_ne!(uniform, run("2.1=mean", &ids).0);
 }
 

@@ -16,6 +16,7 @@ mod model_args;
 mod output;
 mod perplexity;
 mod perplexity_csv;
+mod progress;
 mod prompt_args;
 mod prompt_cache_args;
 mod shell;

@@ -18,6 +18,7 @@ use super::ablate_args::AblateArgs;
 use super::model_args::ModelArgs;
 use super::output::{LINE_EVERY, counted, interrupt_flag, note, print};
 use super::perplexity_csv::TokenCsv;
+use super::progress::load;
 use super::prompt_args::PromptArgs;
 use super::{Outcome, usage};
 
@@ -74,7 +75,7 @@ pub fn run(args: PerplexityArgs) -> Result<Outcome> {
     let ablated = args.ablate.resolve(config)?;
     let prompt = source.tokens(&checkpoint)?;
     check_length(prompt.ids.len())?;
-    let decoder = checkpoint.load(&args.model.compute.resolve()?)?;
+    let decoder = load(&checkpoint, &args.model.compute.resolve()?)?;
 
     let mut perplexity = Perplexity::new(&decoder, &prompt.ids, sliding, interrupt_flag())?;
     if let Some(ablated) = ablated {

@@ -157,6 +157,7 @@ fn rows<'s>(storage: &'s mut CpuStorage, layout: &Layout) -> candle_core::Result
 }
 
 pub(super) fn append(
+    pool: &Pool,
     rows: &Tensor,
     shape: &AttentionShape,
     step: &Step,
@@ -165,7 +166,7 @@ pub(super) fn append(
 ) -> Result<()> {
     let keys_at = shape.query_width();
     let values_at = keys_at + shape.kv_width();
-    read(rows, |rows| cache.write(layer, step.depth, rows, shape.row_len(), keys_at, values_at))
+    read(rows, |rows| cache.write(pool, layer, step.depth, rows, shape.row_len(), keys_at, values_at))
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -153,18 +153,20 @@ impl Ops {
         self.isa.map_or("candle", Isa::name)
     }
 
-    /// A projection from matrices on top of one another, and their biases (or none).
+    /// A projection from matrices on top of one another, and their biases (or none). `taken` is called with
+    /// each part of the matrices' bytes once it has been copied.
     pub(super) fn linear_from(
         &self,
         weights: &[RawMatrix<'_>],
         role: MatrixRole,
         biases: &[RawMatrix<'_>],
+        taken: &dyn Fn(&[u8]),
     ) -> Result<Linear> {
         let held: Vec<ElementType> =
             weights.iter().map(|raw| held(self.precision.asked, raw.element, raw.columns, role).0).collect();
         let weight = match self.isa {
             Some(_) => Weight::Packed(
-                PackedMatrix::pack(&self.pool, weights, &held)
+                PackedMatrix::pack_and_tell(&self.pool, weights, &held, taken)
                     .map_err(|cause| Error::Memory { what: "the weights", cause })?,
             ),
             None => {
@@ -174,6 +176,7 @@ impl Ops {
                         false => self.tensor(raw)?,
                     };
                     let values = values.to_dtype(candle::dtype(*held))?;
+                    taken(&raw.bytes);
                     Ok(CandleMatrix { values, quantized: held.is_quantized() })
                 };
                 Weight::Candle(weights.iter().zip(&held).map(matrix).collect::<Result<_>>()?)
@@ -319,7 +322,7 @@ impl Ops {
         layer: usize,
     ) -> Result<()> {
         match cache {
-            KeysValues::Kernels(cache) => cpu::append(rows, shape, step, cache, layer),
+            KeysValues::Kernels(cache) => cpu::append(&self.pool, rows, shape, step, cache, layer),
             KeysValues::Candle(layers) => {
                 candle::append(rows, shape, step, &layers[layer], self.precision.cache)
             }
