@@ -39,6 +39,13 @@ pub(super) fn embed(table: &PackedMatrix, tokens: &[u32]) -> Result<Tensor> {
     tensor(out, tokens.len(), width)
 }
 
+pub(super) fn dense(matrix: &PackedMatrix) -> Result<Tensor> {
+    let (rows, columns) = (matrix.rows(), matrix.columns());
+    let mut out = vec![0f32; rows * columns];
+    out.chunks_exact_mut(columns).enumerate().for_each(|(row, out)| matrix.copy_row(row, out));
+    tensor(out, rows, columns)
+}
+
 pub(super) fn matmul(isa: Isa, pool: &Pool, input: &Tensor, weights: &PackedMatrix) -> Result<Tensor> {
     let (tokens, _) = input.dims2()?;
     let out = read(input, |input| matmul_kernel(isa, pool, weights, input))?;

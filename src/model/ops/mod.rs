@@ -391,6 +391,17 @@ impl Ops {
         Ok(rows.narrow(0, tokens - 1, 1)?)
     }
 
+    /// A projection's matrix, `[outputs, inputs]` in f32.
+    pub(super) fn dense(&self, linear: &Linear) -> Result<Tensor> {
+        match &linear.weight {
+            Weight::Packed(matrix) => cpu::dense(matrix),
+            Weight::Candle(matrices) => {
+                let parts = matrices.iter().map(|matrix| matrix.values.to_dtype(DType::F32));
+                Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
+            }
+        }
+    }
+
     pub(super) fn all_finite(&self, values: &Tensor) -> Result<bool> {
         match &self.device {
             Device::Cpu => cpu::read(values, |values| elementwise::all_finite(&self.pool, values)),
