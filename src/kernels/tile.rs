@@ -118,11 +118,7 @@ unsafe fn blocked_body<S: Simd, W: Element>(args: TileArgs<W>) {
 
 /// Splits a tile so that its sums fit the registers: 24 of 32 on AVX-512, 12 of 16 on AVX2.
 #[inline(always)]
-<<<<<<< HEAD
-pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>, steps: Steps) {
-=======
 pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>) {
->>>>>>> main
     if S::LANES == 16 {
         return sums::<S, W, ROWS, 2>(args, 0, 0);
     }
