@@ -146,7 +146,7 @@ fn attention(criterion: &mut Criterion) {
             for held in if kind == "grouped" { &caches[..] } else { &caches[..1] } {
                 let shape = CacheShape { layers: 1, kv_heads, head_dim, capacity: keys, held: *held };
                 let mut cache = Cache::new(shape).unwrap();
-                cache.write(0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
+                cache.write(&pool, 0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
                 group.bench_function(format!("{kind}, {}", held.name()), |b| {
                     b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, None));
                 });

@@ -81,14 +81,15 @@ fn pack_rows<'a>(pool: &Pool, input: &'a [f32], depth: usize) -> Cow<'a, [f32]> 
             // SAFETY: each tile is packed by one thread.
             let packed = unsafe { shared.part(first * blocks * BLOCK, rows * blocks * BLOCK) };
             for (row, values) in input[first * depth..][..rows * depth].chunks_exact(depth).enumerate() {
-                for (block, values) in values.chunks(BLOCK).enumerate() {
-                    let place = &mut packed[(block * rows + row) * BLOCK..][..BLOCK];
-                    if let Some(values) = values.as_array::<BLOCK>() {
-                        place.write_copy_of_slice(values);
-                    } else {
-                        place.fill(MaybeUninit::new(0.0));
-                        place[..values.len()].write_copy_of_slice(values);
-                    }
+                let (whole, rest) = values.as_chunks::<BLOCK>();
+                let places = packed[row * BLOCK..].chunks_mut(rows * BLOCK);
+                for (block, place) in whole.iter().zip(places) {
+                    place[..BLOCK].write_copy_of_slice(block);
+                }
+                if !rest.is_empty() {
+                    let place = &mut packed[(whole.len() * rows + row) * BLOCK..][..BLOCK];
+                    place.fill(MaybeUninit::new(0.0));
+                    place[..rest.len()].write_copy_of_slice(rest);
                 }
             }
         });

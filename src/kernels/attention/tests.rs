@@ -49,7 +49,15 @@ impl Case {
         })
         .unwrap();
         let keys_at = self.heads * self.head_dim;
-        cache.write(LAYER, 0, rows, self.row_len(), keys_at, keys_at + self.kv_heads * self.head_dim);
+        cache.write(
+            &Pool::new(2),
+            LAYER,
+            0,
+            rows,
+            self.row_len(),
+            keys_at,
+            keys_at + self.kv_heads * self.head_dim,
+        );
         cache
     }
 

@@ -110,16 +110,6 @@ impl Simd for Avx2 {
         _mm256_set1_epi32(from.cast::<i32>().read_unaligned())
     }
     #[inline(always)]
-    unsafe fn columns(a: __m256i) -> [__m256; 4] {
-        let low = _mm256_set1_epi32(255);
-        [
-            _mm256_cvtepi32_ps(_mm256_and_si256(a, low)),
-            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(a, 8), low)),
-            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(a, 16), low)),
-            _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 24)),
-        ]
-    }
-    #[inline(always)]
     unsafe fn nibbles(a: __m256i) -> (__m256i, __m256i) {
         let low = _mm256_set1_epi8(15);
         (_mm256_and_si256(a, low), _mm256_and_si256(_mm256_srli_epi16(a, 4), low))
@@ -237,16 +227,6 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> __m512i {
         _mm512_set1_epi32(from.cast::<i32>().read_unaligned())
-    }
-    #[inline(always)]
-    unsafe fn columns(a: __m512i) -> [__m512; 4] {
-        let low = _mm512_set1_epi32(255);
-        [
-            _mm512_cvtepi32_ps(_mm512_and_si512(a, low)),
-            _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a, 8), low)),
-            _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a, 16), low)),
-            _mm512_cvtepi32_ps(_mm512_srli_epi32(a, 24)),
-        ]
     }
     #[inline(always)]
     unsafe fn nibbles(a: __m512i) -> (__m512i, __m512i) {

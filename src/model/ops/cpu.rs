@@ -39,6 +39,13 @@ pub(super) fn embed(table: &PackedMatrix, tokens: &[u32]) -> Result<Tensor> {
     tensor(out, tokens.len(), width)
 }
 
+pub(super) fn dense(matrix: &PackedMatrix) -> Result<Tensor> {
+    let (rows, columns) = (matrix.rows(), matrix.columns());
+    let mut out = vec![0f32; rows * columns];
+    out.chunks_exact_mut(columns).enumerate().for_each(|(row, out)| matrix.copy_row(row, out));
+    tensor(out, rows, columns)
+}
+
 pub(super) fn matmul(isa: Isa, pool: &Pool, input: &Tensor, weights: &PackedMatrix) -> Result<Tensor> {
     let (tokens, _) = input.dims2()?;
     let out = read(input, |input| matmul_kernel(isa, pool, weights, input))?;
@@ -150,6 +157,7 @@ fn rows<'s>(storage: &'s mut CpuStorage, layout: &Layout) -> candle_core::Result
 }
 
 pub(super) fn append(
+    pool: &Pool,
     rows: &Tensor,
     shape: &AttentionShape,
     step: &Step,
@@ -158,7 +166,7 @@ pub(super) fn append(
 ) -> Result<()> {
     let keys_at = shape.query_width();
     let values_at = keys_at + shape.kv_width();
-    read(rows, |rows| cache.write(layer, step.depth, rows, shape.row_len(), keys_at, values_at))
+    read(rows, |rows| cache.write(pool, layer, step.depth, rows, shape.row_len(), keys_at, values_at))
 }
 
 #[allow(clippy::too_many_arguments)]
