@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use super::super::PANEL;
 use super::super::simd::{Isa, Simd, dispatch};
-use super::product::{Product, kernels};
+use super::product::{AHEAD, FEW_ROWS, Product, kernels, prefetch};
 use super::{CHUNK, TILE_ROWS};
 use crate::kernels::cache::CacheType;
 
@@ -94,14 +94,13 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
             std::ptr::copy_nonoverlapping(weights.as_ptr().add(start), map[row], end - start);
         }
     }
-    let value_panels = args.head_dim.div_ceil(PANEL);
     weighted_sums(
         isa,
         Product {
             rows,
             depth: args.keys - first,
             x: weights.add(first),
-            panel: args.value_panels.add(first * held.head_bytes(PANEL)),
+            panel: values,
             panels: value_panels,
             panel_bytes: args.value_panel_bytes,
             out: out.values.as_mut_ptr(),
