@@ -59,6 +59,17 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
     let first = seen.iter().filter(|seen| seen.0 < seen.1).map(|seen| seen.0).min().unwrap_or(0);
     let first_panel = first / PANEL;
     let (first, panels) = (first_panel * PANEL, args.keys.div_ceil(PANEL));
+    let value_panels = args.head_dim.div_ceil(PANEL);
+    let values = args.value_panels.add(first * held.head_bytes(PANEL));
+    if rows <= FEW_ROWS {
+        // Each panel of values is another place in memory: its start comes while scores are computed.
+        let bytes = AHEAD.min((args.keys - first) * held.head_bytes(PANEL));
+        for panel in 0..value_panels {
+            for line in (0..bytes).step_by(64) {
+                prefetch(values.wrapping_add(panel * args.value_panel_bytes + line));
+            }
+        }
+    }
     scores(
         isa,
         Product {
