@@ -11,7 +11,9 @@ mod step_file;
 mod target;
 
 pub use dump::Dump;
-pub use format::{AttentionDtype, LayerHeads, Manifest, ModelInfo, StepRecord, TokenRecord, TokenRole};
+pub use format::{
+    AblatedHeads, AttentionDtype, LayerHeads, Manifest, ModelInfo, StepRecord, TokenRecord, TokenRole,
+};
 pub use memory::{LayerMap, ShownMap};
 pub use recorder::Recorder;
 pub use selection::Selection;

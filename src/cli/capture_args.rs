@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use attend::Checkpoint;
-use attend::capture::{AttentionDtype, Recorder, Selection};
+use attend::capture::{AblatedHeads, AttentionDtype, Recorder, Selection};
 use attend::generation::{Prompt, Sampling};
 use attend::kernels::matmul::ElementType;
-use attend::model::Mask;
+use attend::model::{HeadIntervention, Mask};
 use clap::{Args, ValueEnum};
 
 use super::prompt_args::records;
@@ -51,6 +51,7 @@ pub struct RunInfo<'a> {
     pub element: ElementType,
     pub mask: Mask,
     pub sampling: Option<&'a Sampling>,
+    pub ablated: Option<&'a HeadIntervention>,
 }
 
 /// A dump that may be written: checked, and nothing done yet.
@@ -78,7 +79,7 @@ impl CaptureArgs {
 impl CapturePlan {
     /// Starts the dump, its prompt included; an old one in its place goes only now.
     pub fn start(&self, checkpoint: &Checkpoint, prompt: &Prompt, run: &RunInfo<'_>) -> Result<Recorder> {
-        let manifest = Recorder::manifest(
+        let mut manifest = Recorder::manifest(
             checkpoint,
             run.element.name(),
             &self.selection,
@@ -87,6 +88,7 @@ impl CapturePlan {
             prompt.ids.len(),
             run.sampling,
         );
+        manifest.ablated = run.ablated.map(AblatedHeads::of).unwrap_or_default();
         let mut recorder = Recorder::create(&self.folder, &manifest, self.overwrite)?;
         for record in records(prompt, checkpoint) {
             recorder.token(&record)?;

@@ -1,11 +1,14 @@
 //! The command line: one file a command; typed arguments first, then resolved and checked ones.
 
+mod ablate_args;
 mod bench;
 mod bench_output;
 mod capture_args;
+mod compare;
 mod convert;
 mod download;
 mod generate;
+mod heads;
 mod held;
 mod info;
 mod map;
@@ -13,6 +16,7 @@ mod model_args;
 mod output;
 mod perplexity;
 mod perplexity_csv;
+mod progress;
 mod prompt_args;
 mod prompt_cache_args;
 mod shell;
@@ -37,6 +41,10 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Show what a head attends to, for a text or from a dump
     Map(map::MapArgs),
+    /// Score what each head does, or rank heads by what is lost without each
+    Heads(heads::HeadsArgs),
+    /// Show how far two runs' heads are apart on the same text
+    Compare(compare::CompareArgs),
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
     /// Measure how well a model predicts a text
@@ -68,6 +76,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
+        Command::Heads(args) => heads::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Convert(args) => convert::run(args),
