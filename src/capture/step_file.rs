@@ -112,17 +112,26 @@ impl Drop for StepFile {
 
 /// Appends rows `[queries][columns]`, each filled up with zeros to `keys`.
 fn encode(rows: &[f32], columns: usize, keys: usize, dtype: AttentionDtype, out: &mut Vec<u8>) {
-    let padding = (keys - columns) * dtype.size();
+    let start = out.len();
+    out.resize(start + rows.len() / columns * keys * dtype.size(), 0);
+    let encoded = out[start..].chunks_exact_mut(keys * dtype.size());
     let mut halves = vec![f16::ZERO; if dtype == AttentionDtype::F16 { columns } else { 0 }];
-    for row in rows.chunks_exact(columns) {
+    for (row, encoded) in rows.chunks_exact(columns).zip(encoded) {
         match dtype {
-            AttentionDtype::F32 => out.extend(row.iter().flat_map(|weight| weight.to_le_bytes())),
+            AttentionDtype::F32 => put(row.iter().map(|weight| weight.to_le_bytes()), encoded),
             AttentionDtype::F16 => {
                 halves.convert_from_f32_slice(row);
-                out.extend(halves.iter().flat_map(|weight| weight.to_le_bytes()));
+                put(halves.iter().map(|weight| weight.to_le_bytes()), encoded);
             }
         }
-        out.resize(out.len() + padding, 0);
+    }
+}
+
+/// Puts values of `SIZE` bytes at the start of a row: a loop of copies of a fixed size, which becomes
+/// one of vectors.
+fn put<const SIZE: usize>(values: impl Iterator<Item = [u8; SIZE]>, row: &mut [u8]) {
+    for (value, to) in values.zip(row.as_chunks_mut::<SIZE>().0) {
+        *to = value;
     }
 }
 
