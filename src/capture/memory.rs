@@ -1,6 +1,8 @@
 //! Maps in memory: all heads of a layer as a dump gives them, and the one map that
 //! `attend map "text"` shows.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::model::{AttentionObserver, AttentionRows, StepShape};
 
@@ -12,6 +14,8 @@ pub struct LayerMap {
     /// Position of the first query.
     pub first_query: usize,
     pub queries: usize,
+    /// From one query to the next: 1, but where only some were recorded.
+    pub stride: usize,
     pub keys: usize,
     pub weights: Vec<f32>,
 }
@@ -98,6 +102,13 @@ pub struct Both<'a>(pub &'a mut dyn AttentionObserver, pub &'a mut dyn Attention
 impl AttentionObserver for Both<'_> {
     fn wants(&self, layer: usize) -> bool {
         self.0.wants(layer) || self.1.wants(layer)
+    }
+
+    fn wants_queries(&self, layer: usize, queries: Range<usize>) -> bool {
+        let wants = |observer: &dyn AttentionObserver| {
+            observer.wants(layer) && observer.wants_queries(layer, queries.clone())
+        };
+        wants(self.0) || wants(self.1)
     }
 
     fn begin_step(&mut self, step: StepShape) -> Result<()> {

@@ -127,6 +127,17 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
     let layer = args.layer.or(captured.last().copied()).unwrap_or(0);
     let step = args.step.unwrap_or(0);
     let all = dump.layer_map(step, layer)?;
+    if all.queries == 0 || all.stride > 1 {
+        return Err(attend::Error::Dump {
+            path: folder.to_path_buf(),
+            problem: format!(
+                "step {step} holds {} of queries {}, and a table needs neighbouring ones; `attend dump convert` gives all there is",
+                super::output::counted(all.queries, "row"),
+                manifest.queries
+            ),
+        }
+        .into());
+    }
     let heads = manifest.layers.iter().find(|l| l.layer == layer).map_or_else(Vec::new, |l| l.heads.clone());
     check_head(args.head, &heads)?;
     let place = args.head.and_then(|head| heads.iter().position(|known| *known == head));
@@ -183,13 +194,14 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     };
     let options = args.model.compute.resolve()?;
     let element = checkpoint.element(options.element)?;
-    let plan = args.capture.plan(&checkpoint)?;
+    let plan = args.capture.plan(None, &checkpoint, args.model.model.as_deref())?;
+    plan.iter().try_for_each(|plan| plan.announce(&checkpoint, prompt.ids.len(), 0))?;
     let decoder = checkpoint.load(&options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;
     let mut map = ShownMap::of(layer, args.head);
     let mut both;
     let run = RunInfo { element, mask, sampling: None };
-    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
+    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &decoder, &prompt, &run)).transpose()?;
     let observer: &mut dyn AttentionObserver = match &mut recorder {
         Some(recorder) => {
             both = Both(&mut map, recorder);
@@ -202,7 +214,8 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         &mut cache,
         Forward { mask: Some(mask), observer: Some(observer), ..Forward::default() },
     )?;
-    if let Some(recorder) = &recorder {
+    if let Some(recorder) = &mut recorder {
+        recorder.flush()?;
         note(&format!("attention: {} step recorded", recorder.steps()));
     }
     let records = records(&prompt, &checkpoint);

@@ -5,6 +5,7 @@ mod bench_output;
 mod capture_args;
 mod convert;
 mod download;
+mod dump;
 mod generate;
 mod held;
 mod info;
@@ -37,6 +38,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Show what a head attends to, for a text or from a dump
     Map(map::MapArgs),
+    /// Check a dump of attention, or convert it to NumPy or CSV
+    Dump(dump::DumpArgs),
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
     /// Measure how well a model predicts a text
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
+        Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Convert(args) => convert::run(args),

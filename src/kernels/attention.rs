@@ -88,10 +88,7 @@ pub fn attend(
     if let Some(map) = &map {
         assert_eq!(map.len(), queries.heads * tokens * queries.keys);
     }
-    let map = map.map(|map| {
-        map.fill(0.0);
-        SharedSlice::new(map)
-    });
+    let map = map.map(SharedSlice::new);
     let out = SharedSlice::new(out);
     let job = Job { isa, shape, cache, layer, queries, group, out, map };
     let rows = tokens * group;
@@ -318,8 +315,12 @@ impl Job<'_> {
             }
             let Some(map) = &self.map else { continue };
             let start = (head * self.queries.tokens() + token) * self.queries.keys;
+            let visible = self.visible(tile, row);
             // SAFETY: each row of the map is finished by one task.
-            let map = unsafe { map.part(start, self.visible(tile, row).end) };
+            let map = unsafe { map.part(start, self.queries.keys) };
+            map[..visible.start].fill(0.0);
+            map[visible.end..].fill(0.0);
+            let map = &mut map[..visible.end];
             for (weights, maximum) in map.chunks_mut(CHUNK).zip(chunk_maximum) {
                 let factor = (maximum[row] - running.maximum[row]).exp() * scale;
                 weights.iter_mut().for_each(|weight| *weight *= factor);

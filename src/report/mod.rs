@@ -2,6 +2,7 @@
 //! tokens' labels are enough.
 
 pub mod colour;
+pub mod export;
 pub mod label;
 pub mod table;
 
