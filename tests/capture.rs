@@ -291,6 +291,26 @@ fn the_models_own_folder_is_no_place_for_a_dump() {
 }
 
 #[test]
+fn map_shows_the_queries_that_there_are() {
+    let recorded = Recorded::new();
+    let table = |name: &str, queries: &str, more: &[&str]| {
+        let (path, _) = recorded.run(name, "llama", &["--queries", queries]);
+        run(&[&["map", arg(&path), "--keys", "0-5"], more].concat())
+    };
+    let all = String::from_utf8(table("all", "all", &["--queries", "0-99"]).stdout).unwrap();
+    let row = |query: usize| all.lines().find(|line| line.trim_start().starts_with(&format!("{query} "))).unwrap();
+    let some = String::from_utf8(table("some", "every:40", &[]).stdout).unwrap();
+    let rows: Vec<&str> = some.lines().skip(6).take(3).collect();
+    assert_eq!(rows, [row(0), row(40), row(80)], "{some}");
+    let none = table("none", "101", &[]);
+    let message = failure(&none, 1);
+    assert!(message.contains("step 0 has no recorded query: --queries was 101-101"), "{message}");
+    let stats = recorded.run("stats", "llama", &["--attention-kind", "stats"]).0;
+    let message = failure(&run(&["map", arg(&stats)]), 1);
+    assert!(message.contains("holds stats of each row") && message.contains("--attention-kind full"), "{message}");
+}
+
+#[test]
 fn tokens_are_the_same_with_any_kind_of_recording() {
     let recorded = Recorded::new();
     let model = fixture("llama");

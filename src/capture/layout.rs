@@ -106,21 +106,24 @@ impl Layout {
 /// Bytes of a dump: of the step files of a prompt and of the steps behind it that feed one token each,
 /// and about what the lines of its other files take.
 pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: usize) -> u64 {
-    let step = |first: usize, queries: usize| {
-        let keys = first + queries;
-        Layout::new(manifest, manifest.queries.of(first..keys), keys).len as u64
+    let heads: usize = manifest.layers.iter().map(|layer| layer.heads.len()).sum();
+    let rows = |first: usize, keys: usize| manifest.queries.of(first..keys);
+    let tensors = |first: usize, keys: usize| {
+        let parts = parts(manifest.kind, manifest.attention_dtype, keys);
+        let row_bytes: usize = parts.iter().map(Part::row_bytes).sum();
+        (heads * rows(first, keys).count * row_bytes) as u64
     };
+    let header = |first: usize, keys: usize| Layout::new(manifest, rows(first, keys), keys).header.len() as u64;
     let later = new_tokens.saturating_sub(1);
-    // A later step's file grows evenly with its keys, but where only some steps have a row.
-    let sampled = later.min(64);
-    let at = |index: usize| step(prompt_tokens + index * later / sampled, 1);
-    let mean = (0..sampled).map(at).sum::<u64>() / sampled.max(1) as u64;
+    let positions = prompt_tokens + later;
     const MANIFEST: u64 = 2_000;
     const TOKEN_LINE: u64 = 100;
     const STEP_LINE: u64 = 90;
-    step(0, prompt_tokens)
-        + later as u64 * (mean + STEP_LINE)
+    MANIFEST
+        + header(0, prompt_tokens)
+        + tensors(0, prompt_tokens)
+        + later as u64 * header(positions.saturating_sub(1), positions)
+        + (prompt_tokens..positions).map(|position| tensors(position, position + 1)).sum::<u64>()
         + (prompt_tokens + new_tokens) as u64 * TOKEN_LINE
-        + MANIFEST
-        + STEP_LINE
+        + (1 + later) as u64 * STEP_LINE
 }

@@ -34,6 +34,7 @@ impl LayerMap {
     pub fn shown(&self, head: Option<usize>) -> ShownMap {
         let mut shown = ShownMap::of(self.layer, head);
         shown.start(self.first_query, self.queries, self.keys);
+        shown.stride = self.stride;
         let heads = head.map_or(0..self.heads, |head| head..head + 1);
         let share = 1.0 / heads.len() as f32;
         for head in heads {
@@ -55,6 +56,8 @@ pub struct ShownMap {
     /// Position of the first query.
     pub first_query: usize,
     pub queries: usize,
+    /// From one query to the next.
+    pub stride: usize,
     pub keys: usize,
     pub weights: Vec<f32>,
 }
@@ -62,7 +65,7 @@ pub struct ShownMap {
 impl ShownMap {
     /// An observer that will keep the map of a head, or the mean of the layer's heads.
     pub fn of(layer: usize, head: Option<usize>) -> ShownMap {
-        ShownMap { layer, head, first_query: 0, queries: 0, keys: 0, weights: vec![] }
+        ShownMap { layer, head, first_query: 0, queries: 0, stride: 1, keys: 0, weights: vec![] }
     }
 
     fn start(&mut self, first_query: usize, queries: usize, keys: usize) {

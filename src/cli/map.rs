@@ -127,16 +127,9 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
     let layer = args.layer.or(captured.last().copied()).unwrap_or(0);
     let step = args.step.unwrap_or(0);
     let all = dump.layer_map(step, layer)?;
-    if all.queries == 0 || all.stride > 1 {
-        return Err(attend::Error::Dump {
-            path: folder.to_path_buf(),
-            problem: format!(
-                "step {step} holds {} of queries {}, and a table needs neighbouring ones; `attend dump convert` gives all there is",
-                super::output::counted(all.queries, "row"),
-                manifest.queries
-            ),
-        }
-        .into());
+    if all.queries == 0 {
+        let problem = format!("step {step} has no recorded query: --queries was {}", manifest.queries);
+        return Err(attend::Error::Dump { path: folder.to_path_buf(), problem }.into());
     }
     let heads = manifest.layers.iter().find(|l| l.layer == layer).map_or_else(Vec::new, |l| l.heads.clone());
     check_head(args.head, &heads)?;
@@ -257,6 +250,7 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
         weights: &map.weights,
         keys: map.keys,
         first_query: map.first_query,
+        stride: map.stride,
         labels,
         causal: *mask == Mask::Causal,
         colour: ColourDepth::from_environment(std::io::stdout().is_terminal()),
