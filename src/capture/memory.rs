@@ -1,6 +1,8 @@
 //! Maps in memory: all heads of a layer as a dump gives them, and the one map that
 //! `attend map "text"` shows.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::model::{AttentionObserver, AttentionRows, StepShape, ValueNorms};
 
@@ -12,6 +14,8 @@ pub struct LayerMap {
     /// Position of the first query.
     pub first_query: usize,
     pub queries: usize,
+    /// From one query to the next: 1, but where only some were recorded.
+    pub stride: usize,
     pub keys: usize,
     pub weights: Vec<f32>,
 }
@@ -35,6 +39,7 @@ impl LayerMap {
     pub fn shown(&self, head: Option<usize>) -> ShownMap {
         let mut shown = ShownMap::of(self.layer, head);
         shown.start(self.first_query, self.queries, self.keys);
+        shown.stride = self.stride;
         let heads = head.map_or(0..self.heads, |head| head..head + 1);
         let share = 1.0 / heads.len() as f32;
         for head in heads {
@@ -56,6 +61,8 @@ pub struct ShownMap {
     /// Position of the first query.
     pub first_query: usize,
     pub queries: usize,
+    /// From one query to the next.
+    pub stride: usize,
     pub keys: usize,
     pub weights: Vec<f32>,
 }
@@ -63,7 +70,7 @@ pub struct ShownMap {
 impl ShownMap {
     /// An observer that will keep the map of a head, or the mean of the layer's heads.
     pub fn of(layer: usize, head: Option<usize>) -> ShownMap {
-        ShownMap { layer, head, first_query: 0, queries: 0, keys: 0, weights: vec![] }
+        ShownMap { layer, head, first_query: 0, queries: 0, stride: 1, keys: 0, weights: vec![] }
     }
 
     fn start(&mut self, first_query: usize, queries: usize, keys: usize) {
@@ -103,6 +110,13 @@ pub struct Both<'a>(pub &'a mut dyn AttentionObserver, pub &'a mut dyn Attention
 impl AttentionObserver for Both<'_> {
     fn wants(&self, layer: usize) -> bool {
         self.0.wants(layer) || self.1.wants(layer)
+    }
+
+    fn wants_queries(&self, layer: usize, queries: Range<usize>) -> bool {
+        let wants = |observer: &dyn AttentionObserver| {
+            observer.wants(layer) && observer.wants_queries(layer, queries.clone())
+        };
+        wants(self.0) || wants(self.1)
     }
 
     fn begin_step(&mut self, step: StepShape) -> Result<()> {

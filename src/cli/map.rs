@@ -144,6 +144,10 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
     let step = args.step.unwrap_or(0);
     check_view(args)?;
     let all = dump.layer_map(step, layer)?;
+    if all.queries == 0 {
+        let problem = format!("step {step} has no recorded query: --queries was {}", manifest.queries);
+        return Err(attend::Error::Dump { path: folder.to_path_buf(), problem }.into());
+    }
     let heads = manifest.layers.iter().find(|l| l.layer == layer).map_or_else(Vec::new, |l| l.heads.clone());
     check_head(args.head, &heads)?;
     let place = args.head.and_then(|head| heads.iter().position(|known| *known == head));
@@ -211,7 +215,8 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     };
     let options = args.model.compute.resolve()?;
     let element = checkpoint.element(options.element)?;
-    let plan = args.capture.plan(&checkpoint)?;
+    let plan = args.capture.plan(None, &checkpoint, args.model.model.as_deref())?;
+    plan.iter().try_for_each(|plan| plan.announce(&checkpoint, prompt.ids.len(), 0))?;
     let decoder = load(&checkpoint, &options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;
     if let Some(ablated) = &ablated {
@@ -228,7 +233,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     };
     let mut both;
     let run = RunInfo { element, mask, sampling: None, ablated: ablated.as_ref() };
-    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
+    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &decoder, &prompt, &run)).transpose()?;
     let observer: &mut dyn AttentionObserver = match &mut recorder {
         Some(recorder) => {
             both = Both(view, recorder);
@@ -241,7 +246,8 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         &mut cache,
         Forward { mask: Some(mask), observer: Some(observer), ..Forward::default() },
     )?;
-    if let Some(recorder) = &recorder {
+    if let Some(recorder) = &mut recorder {
+        recorder.flush()?;
         note(&format!("attention: {} step recorded", recorder.steps()));
     }
     let seen = match (rollout, weighted) {
@@ -296,7 +302,7 @@ fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -
     }
     let weights = rollout.finish()?.split_off(shown.first_query * shown.keys);
     let (first_query, queries, keys) = (shown.first_query, shown.queries, shown.keys);
-    Ok(ShownMap { layer: last_layer, head: None, first_query, queries, keys, weights })
+    Ok(ShownMap { layer: last_layer, head: None, first_query, stride: 1, queries, keys, weights })
 }
 
 fn of_heads(head: Option<usize>, heads: &[usize], all: usize) -> String {
@@ -326,6 +332,7 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
         weights: &map.weights,
         keys: map.keys,
         first_query: map.first_query,
+        stride: map.stride,
         labels,
         causal: *mask == Mask::Causal,
         colour: ColourDepth::from_environment(std::io::stdout().is_terminal()),

@@ -7,6 +7,7 @@ mod capture_args;
 mod compare;
 mod convert;
 mod download;
+mod dump;
 mod generate;
 mod heads;
 mod held;
@@ -45,6 +46,8 @@ enum Command {
     Heads(heads::HeadsArgs),
     /// Show how far two runs' heads are apart on the same text
     Compare(compare::CompareArgs),
+    /// Check a dump of attention, or convert it to NumPy or CSV
+    Dump(dump::DumpArgs),
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
     /// Measure how well a model predicts a text
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Map(args) => map::run(args),
         Command::Heads(args) => heads::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Convert(args) => convert::run(args),

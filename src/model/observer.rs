@@ -1,5 +1,7 @@
 //! How a caller sees attention as it happens: the model calls the trait, the caller implements it.
 
+use std::ops::Range;
+
 use crate::error::Result;
 
 /// One forward pass, as an observer sees it.
@@ -56,6 +58,12 @@ pub struct ValueNorms<'a> {
 pub trait AttentionObserver {
     /// Asked before a layer does any work; `false` keeps it from making a map at all.
     fn wants(&self, layer: usize) -> bool;
+
+    /// Asked before a block of queries of a layer that is wanted, by their positions; `false` leaves
+    /// them out. A block that is wanted comes whole.
+    fn wants_queries(&self, _layer: usize, _queries: Range<usize>) -> bool {
+        true
+    }
 
     /// Receives rows of a layer.
     ///

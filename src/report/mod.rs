@@ -3,6 +3,7 @@
 
 pub mod colour;
 pub mod compare;
+pub mod export;
 pub mod grid;
 pub mod heads;
 pub mod label;
