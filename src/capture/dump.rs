@@ -70,6 +70,11 @@ impl Dump {
         Ok(Dump { folder: folder.to_path_buf(), manifest, tokens, steps })
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

@@ -2,7 +2,7 @@
 //! `attend map "text"` shows.
 
 use crate::error::Result;
-use crate::model::{AttentionObserver, AttentionRows, StepShape};
+use crate::model::{AttentionObserver, AttentionRows, Projected, StepShape};
 
 /// The maps of one layer in one step, `[heads, queries, keys]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +111,20 @@ impl AttentionObserver for Both<'_> {
         }
         if self.1.wants(rows.layer) {
             self.1.observe(rows)?;
+        }
+        Ok(())
+    }
+
+    fn wants_projected(&self, layer: usize) -> bool {
+        self.0.wants_projected(layer) || self.1.wants_projected(layer)
+    }
+
+    fn projected(&mut self, rows: Projected<'_>) -> Result<()> {
+        if self.0.wants_projected(rows.layer) {
+            self.0.projected(rows)?;
+        }
+        if self.1.wants_projected(rows.layer) {
+            self.1.projected(rows)?;
         }
         Ok(())
     }

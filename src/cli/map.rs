@@ -9,6 +9,7 @@ use anyhow::Result;
 use attend::capture::memory::Both;
 use attend::capture::{Dump, ShownMap, TokenRecord};
 use attend::model::{AttentionObserver, Forward, Mask};
+use attend::report::html::Chosen;
 use attend::report::table::Window;
 use attend::report::{ColourDepth, MapTable, label};
 use clap::{Args, ValueEnum};
@@ -19,7 +20,7 @@ use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::{CacheDtype, ComputeArgs, Kernels, ModelArgs};
 use super::output::{note, print};
 use super::prompt_args::{PromptArgs, records};
-use super::{Outcome, usage};
+use super::{Outcome, page, usage};
 
 #[derive(Args)]
 pub struct MapArgs {
@@ -49,6 +50,10 @@ pub struct MapArgs {
     /// Keys (columns) to show, such as 0-9 [default: what fits]
     #[arg(long, value_name = "A-B", value_parser = positions)]
     keys: Option<Range<usize>>,
+    /// Write a page with all heads into one file instead, to be opened in a browser; where it would
+    /// pass 50 MB, --layer and --head choose whose rows it keeps
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "queries", "keys", "mask", "attention"])]
+    html: Option<PathBuf>,
     #[command(flatten)]
     capture: CaptureArgs,
 }
@@ -84,6 +89,9 @@ struct Shown {
 
 pub fn run(args: MapArgs) -> Result<Outcome> {
     let dump = args.positional.as_ref().map(PathBuf::from).filter(|path| Dump::is_at(path));
+    if let Some(file) = &args.html {
+        return write_page(&args, dump.as_deref(), file);
+    }
     let shown = match &dump {
         Some(folder) => from_dump(&args, folder)?,
         None => {
@@ -100,6 +108,27 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
         }
     };
     print(&render(&args, &shown)?)?;
+    Ok(Outcome::Done)
+}
+
+/// `--html`: the page of a dump or a text.
+fn write_page(args: &MapArgs, dump: Option<&Path>, file: &Path) -> Result<Outcome> {
+    let shown = match dump {
+        Some(folder) => page::of_dump(folder)?,
+        None => page::of_text(args.prompt.read(args.positional.clone())?, &args.model)?,
+    };
+    let wanted = |number: Option<usize>, known: usize| number.is_none_or(|number| number == known);
+    let heads = shown.page.maps(0).map_or(&[][..], |maps| maps.heads());
+    let heads = heads.iter().map(|head| (head.layer, head.head));
+    let heads: Vec<_> = heads.filter(|(l, h)| wanted(args.layer, *l) && wanted(args.head, *h)).collect();
+    if heads.is_empty() {
+        return Err(usage("--layer and --head together name no head of these maps"));
+    }
+    let chosen = match (args.layer, args.head) {
+        (None, None) => Chosen::Best,
+        _ => Chosen::Heads(heads),
+    };
+    page::write_file(&shown, &chosen, file)?;
     Ok(Outcome::Done)
 }
 

@@ -7,16 +7,19 @@ mod convert;
 mod download;
 mod generate;
 mod held;
+mod http;
 mod info;
 mod map;
 mod model_args;
 mod output;
+mod page;
 mod perplexity;
 mod perplexity_csv;
 mod prompt_args;
 mod prompt_cache_args;
 mod shell;
 mod speculate_args;
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -37,6 +40,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Show what a head attends to, for a text or from a dump
     Map(map::MapArgs),
+    /// Look at attention in a browser: of a dump, or of a text
+    View(view::ViewArgs),
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
     /// Measure how well a model predicts a text
@@ -68,6 +73,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
+        Command::View(args) => view::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Convert(args) => convert::run(args),

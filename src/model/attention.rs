@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::config::NormOver;
 use super::kv_cache::KeysValues;
 use super::loader::LayerLoader;
-use super::observer::AttentionObserver;
+use super::observer::{AttentionObserver, Projected};
 use super::ops::{AttentionShape, HeadNorms, Linear, Ops};
 use super::parameter::LayerModule;
 use super::step::Step;
@@ -75,7 +75,7 @@ impl Attention {
         normed: &Tensor,
         step: &Step,
         cache: &mut KeysValues,
-        observer: Option<&mut dyn AttentionObserver>,
+        mut observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         // [tokens, (heads + 2 · kv_heads) · head_dim]
         let mut projected = ops.clip(ops.linear(normed, &self.query_key_value)?, self.clip)?;
@@ -85,10 +85,31 @@ impl Attention {
         if let Some(kind) = self.turns {
             projected = ops.rotary(projected, &self.shape, &step.angles[kind])?;
         }
+        if let Some(observer) = &mut observer
+            && observer.wants_projected(self.layer)
+        {
+            self.lend(&projected, step, *observer)?;
+        }
         ops.append(&projected, &self.shape, step, cache, self.layer)?;
         // [tokens, heads · head_dim]
         let attended = ops.attention(&projected, &self.shape, step, cache, self.layer, observer)?;
         ops.linear(&attended, &self.output)
+    }
+
+    fn lend(&self, projected: &Tensor, step: &Step, observer: &mut dyn AttentionObserver) -> Result<()> {
+        let AttentionShape { heads, kv_heads, head_dim, scale, cap, .. } = self.shape;
+        let rows = projected.flatten_all()?.to_vec1::<f32>()?;
+        let bias = step.bias.as_deref();
+        observer.projected(Projected {
+            layer: self.layer,
+            heads,
+            kv_heads,
+            head_dim,
+            scale,
+            cap,
+            bias,
+            rows: &rows,
+        })
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -25,6 +25,6 @@ pub use config::ModelConfig;
 pub use decoder::{Decoder, Forward, LogitRows};
 pub use kv_cache::KvCache;
 pub use mask::Mask;
-pub use observer::{AttentionObserver, AttentionRows, StepShape};
+pub use observer::{AttentionObserver, AttentionRows, Projected, StepShape};
 pub use ops::{KernelChoice, Ops};
 pub use parameter::{Module, Parameter, ParameterSource};

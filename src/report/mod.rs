@@ -2,6 +2,7 @@
 //! tokens' labels are enough.
 
 pub mod colour;
+pub mod html;
 pub mod label;
 pub mod table;
 
