@@ -146,7 +146,8 @@ async function visit({ name, url, size, painter = 'webgl', exact }) {
     await shot('overview');
 
     const run = async (context) => {
-      await page.evaluate((code) => { if (!window.axe) (0, eval)(code); }, axe).catch(() => {});
+      // Evaluated by the browser's own console, which the page's policy does not bind.
+      if (!(await page.evaluate(() => Boolean(window.axe)))) await page.evaluate(`${axe}; 0`);
       const result = await page.evaluate(() => window.axe?.run(document, { resultTypes: ['violations'] }).then((r) => r.violations.map((v) => `${v.id}: ${v.nodes[0].html.slice(0, 160)} ${v.nodes[0].failureSummary}`)));
       check(result !== undefined && result.length === 0, `axe in ${context}${result?.length ? `: ${result.join(' | ')}` : ''}${result === undefined ? ' did not run' : ''}`);
     };
@@ -267,6 +268,7 @@ async function visit({ name, url, size, painter = 'webgl', exact }) {
     }
 
     // A view can be sent by its address.
+    await page.waitForTimeout(600);
     const sent = page.url();
     const copy = await browser.newPage({ viewport: { width: 1280, height: 800 } });
     await copy.goto(sent);

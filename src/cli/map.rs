@@ -88,10 +88,10 @@ struct Shown {
 }
 
 pub fn run(args: MapArgs) -> Result<Outcome> {
-    let dump = args.positional.as_ref().map(PathBuf::from).filter(|path| Dump::is_at(path));
     if let Some(file) = &args.html {
-        return write_page(&args, dump.as_deref(), file);
+        return write_page(&args, file);
     }
+    let dump = args.positional.as_ref().map(PathBuf::from).filter(|path| Dump::is_at(path));
     let shown = match &dump {
         Some(folder) => from_dump(&args, folder)?,
         None => {
@@ -112,11 +112,8 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
 }
 
 /// `--html`: the page of a dump or a text.
-fn write_page(args: &MapArgs, dump: Option<&Path>, file: &Path) -> Result<Outcome> {
-    let shown = match dump {
-        Some(folder) => page::of_dump(folder)?,
-        None => page::of_text(args.prompt.read(args.positional.clone())?, &args.model)?,
-    };
+fn write_page(args: &MapArgs, file: &Path) -> Result<Outcome> {
+    let shown = page::open(args.positional.as_deref(), &args.prompt, &args.model)?;
     let wanted = |number: Option<usize>, known: usize| number.is_none_or(|number| number == known);
     let heads = shown.page.maps(0).map_or(&[][..], |maps| maps.heads());
     let heads = heads.iter().map(|head| (head.layer, head.head));

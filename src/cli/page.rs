@@ -1,5 +1,6 @@
 //! The page's maps, from a dump or from a text that a model reads now; and the page as a file.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use attend::report::html::{Chosen, Maps, Page};
 
 use super::model_args::ModelArgs;
 use super::output::{megabytes, note};
-use super::prompt_args::{PromptSource, records};
+use super::prompt_args::{PromptArgs, PromptSource, records};
 use super::usage;
 
 /// Longer texts, in tokens, are shown without what takes much room besides: the maps without the
@@ -28,13 +29,34 @@ pub struct Shown {
     _recorded: Option<tempfile::TempDir>,
 }
 
-/// Of a dump on disk.
-pub fn of_dump(folder: &Path) -> Result<Shown> {
+/// Of a dump, or of a text for a model, as the arguments say.
+pub fn open(positional: Option<&OsStr>, prompt: &PromptArgs, model: &ModelArgs) -> Result<Shown> {
+    let folder = positional.map(Path::new);
+    if let Some(folder) = folder.filter(|path| Dump::is_at(path)) {
+        let text = prompt.prompt_option.is_some() || prompt.file.is_some() || prompt.prompt_ids.is_some();
+        if model.model.is_some() || text {
+            return Err(usage(format!(
+                "{} is a dump, which is shown without a model: give it alone, or a text",
+                folder.display()
+            )));
+        }
+        return of_dump(folder);
+    }
+    if let Some(folder) = folder.filter(|path| path.is_dir()) {
+        return Err(usage(format!(
+            "{} is a folder without a dump: `attend generate \"...\" --attention DIR` records one; a model goes behind -m",
+            folder.display()
+        )));
+    }
+    of_text(prompt.read(positional.map(OsStr::to_owned))?, model)
+}
+
+fn of_dump(folder: &Path) -> Result<Shown> {
     Ok(Shown { page: Page::new(Maps::new(Dump::open(folder)?)?), _recorded: None })
 }
 
-/// Of a text: the model reads it once with its mask and, a short one, once without.
-pub fn of_text(source: PromptSource, model: &ModelArgs) -> Result<Shown> {
+/// The model reads the text once with its mask and, a short one, once without.
+fn of_text(source: PromptSource, model: &ModelArgs) -> Result<Shown> {
     let checkpoint = model.open()?;
     let prompt = source.tokens(&checkpoint)?;
     let config = checkpoint.config();

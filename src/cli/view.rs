@@ -3,20 +3,18 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use attend::capture::Dump;
 use attend::report::html::answer;
 use clap::Args;
 
 use super::model_args::ModelArgs;
 use super::output::{note, print};
 use super::prompt_args::PromptArgs;
-use super::{Outcome, http, page, usage};
+use super::{Outcome, http, page};
 
 #[derive(Args)]
 pub struct ViewArgs {
@@ -46,7 +44,7 @@ pub fn run(args: ViewArgs) -> Result<Outcome> {
         _ => anyhow::Error::new(error).context("cannot serve on 127.0.0.1"),
     })?;
     let address = listener.local_addr().context("cannot serve on 127.0.0.1")?;
-    let shown = shown(&args)?;
+    let shown = page::open(args.positional.as_deref(), &args.prompt, &args.model)?;
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
     let handler = move || {
@@ -66,26 +64,6 @@ pub fn run(args: ViewArgs) -> Result<Outcome> {
     });
     http::serve(&listener, &stop, &|target| answer(&shown.page, target)).context("cannot serve on 127.0.0.1")?;
     Ok(Outcome::Done)
-}
-
-fn shown(args: &ViewArgs) -> Result<page::Shown> {
-    let dump = args.positional.as_ref().map(PathBuf::from).filter(|path| Dump::is_at(path));
-    if let Some(folder) = dump {
-        if args.model.model.is_some() || args.prompt.file.is_some() || args.prompt.prompt_option.is_some() {
-            return Err(usage(format!(
-                "{} is a dump, which is shown without a model: give it alone, or a text",
-                folder.display()
-            )));
-        }
-        return page::of_dump(&folder);
-    }
-    if let Some(folder) = args.positional.as_ref().map(Path::new).filter(|path| path.is_dir()) {
-        return Err(usage(format!(
-            "{} is a folder without a dump: `attend generate \"...\" --attention DIR` records one; a model goes behind -m",
-            folder.display()
-        )));
-    }
-    page::of_text(args.prompt.read(args.positional.clone())?, &args.model)
 }
 
 /// Whether a browser was started. It may still fail: the address is printed in any case.

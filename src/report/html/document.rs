@@ -85,6 +85,8 @@ struct Data<'a> {
     variants: Vec<VariantData<'a>>,
     left_out: Option<String>,
     walk: Option<WalkData<'a>>,
+    /// `variant-layer-head` of the rows in a file.
+    kept: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -224,7 +226,7 @@ impl Page {
         let pictures: Vec<u8> =
             self.variants.iter().flat_map(|v| v.survey.iter().flat_map(|head| &head.picture)).copied().collect();
         // Numbers and strings only: this cannot fail.
-        let data = serde_json::to_string(&self.data(served, left_out)).unwrap_or_default();
+        let data = serde_json::to_string(&self.data(served, left_out, rows)).unwrap_or_default();
         let mut blocks = String::new();
         for (variant, head) in rows {
             let maps = &self.variants[*variant].maps;
@@ -269,7 +271,7 @@ impl Page {
         out
     }
 
-    fn data(&self, served: bool, left_out: Option<String>) -> Data<'_> {
+    fn data(&self, served: bool, left_out: Option<String>, rows: &[(usize, Head)]) -> Data<'_> {
         let maps = &self.variants[0].maps;
         let manifest = maps.dump().manifest();
         let known = maps.dump().tokens().iter().take(maps.size()).map(|token| TokenData {
@@ -297,6 +299,7 @@ impl Page {
             overview_side: side(maps.size()),
             variants: self.variants.iter().map(variant_data).collect(),
             left_out,
+            kept: rows.iter().map(|(variant, head)| format!("{variant}-{}-{}", head.layer, head.head)).collect(),
             walk: self.projections.as_ref().filter(|_| served || maps.size() <= WALK_TOKENS).map(|projections| WalkData {
                 heads: projections.heads,
                 kv_heads: projections.kv_heads,
@@ -313,7 +316,7 @@ fn variant_data(variant: &Variant) -> VariantData<'_> {
     let manifest = variant.maps.dump().manifest();
     let causal = manifest.mask == Mask::Causal;
     VariantData {
-        title: if causal { "causal mask" } else { "no mask" },
+        title: if causal { "causal" } else { "none" },
         causal,
         bytes: manifest.attention_dtype.size(),
         heads: variant

@@ -50,9 +50,19 @@ export function inkOn([red, green, blue]) {
   return luminance > 0.179 ? '#000' : '#fff';
 }
 
+function dark() {
+  return matchMedia('(prefers-color-scheme: dark)').matches;
+}
+
 // Where nothing is: behind the mask, or below the threshold.
 export function paperColour() {
-  return matchMedia('(prefers-color-scheme: dark)').matches ? [44, 46, 51] : [226, 228, 232];
+  return dark() ? [44, 46, 51] : [226, 228, 232];
+}
+
+// Behind text, a share is a highlighter: none of it is the page's own colour.
+export function shadeAt(share) {
+  const [none, all] = dark() ? [[22, 24, 28], [255, 176, 66]] : [[255, 255, 255], [245, 146, 0]];
+  return none.map((c, i) => Math.round(c + (all[i] - c) * Math.min(1, share)));
 }
 
 // RGBA for each code.

@@ -1,5 +1,6 @@
 // One head as a heatmap: zoom and pan, tokens on both sides, the row and column of a cell.
-import { TILE, levelsOf } from './code.js';
+import { TILE, levelsOf, restOf } from './code.js';
+import { colourAt, inkOn, shareOf } from './colour.js';
 import { GlPainter, CanvasPainter } from './painter.js';
 import { Scene, clipped, widthOf } from './scene.js';
 import { element } from './tokens.js';
@@ -46,7 +47,7 @@ export class Heatmap {
 
   fit() {
     const { width, height } = this.plot();
-    const zoom = Math.min(width / this.app.data.size, height / this.app.data.size, 84);
+    const zoom = Math.min(width / this.app.data.size, height / this.app.data.size, 96);
     return { x: 0, y: 0, zoom, fitted: true };
   }
 
@@ -59,7 +60,7 @@ export class Heatmap {
     const camera = this.camera();
     const plot = this.plot();
     const [px, py] = at ?? [plot.width / 2, plot.height / 2];
-    const least = Math.min(this.fit().zoom, 84);
+    const least = this.fit().zoom;
     const zoom = Math.min(120, Math.max(least, camera.zoom * factor));
     if (zoom <= least * 1.0001) {
       this.app.camera = this.fit();
@@ -186,6 +187,7 @@ export class Heatmap {
     const { maps, layer, head } = this.of();
     const { data, source, state } = app;
     const variant = data.variants[maps];
+    const pixels = camera.zoom * ratio;
     painter.begin({
       table: app.table,
       paper: app.paper,
@@ -194,11 +196,10 @@ export class Heatmap {
       size: data.size,
       shown: app.shownQueries(),
       channel: state.channel,
-    });
+    }, [-camera.x * pixels, -camera.y * pixels, data.size * pixels, data.size * pixels]);
     this.complete = true;
     if (!source.holds(maps, layer, head)) return;
     const levels = levelsOf(data.size);
-    const pixels = camera.zoom * ratio;
     const level = Math.min(levels - 1, Math.max(0, Math.ceil(Math.log2(1 / pixels) - 1e-6)));
     const tiles = (level) => {
       const side = TILE * 2 ** level;
@@ -207,14 +208,11 @@ export class Heatmap {
       const [[row0, row1], [column0, column1]] = [range(camera.y, plot.height), range(camera.x, plot.width)];
       for (let row = row0; row < row1; row++) {
         for (let column = column0; column < column1; column++) {
-          // Tiles that the mask empties are paper everywhere.
-          if (variant.causal && column > row) {
-            painter.tile(app.emptyTile, { level, row, column }, ...placed(row, column, side), { u: 0, v: 0, share: 1 });
-            continue;
-          }
+          // What the mask hides is paper already.
+          if (variant.causal && column > row) continue;
           const promise = source.tile(maps, layer, head, level, row, column, state.hide);
           if (promise.value) {
-            painter.tile(promise.value, { level, row, column }, ...placed(row, column, side), { u: 0, v: 0, share: 1 });
+            painter.tile(promise.value, { level, row, column }, ...placed(row, column, side));
           } else {
             this.complete = false;
             if (!promise.watched) {
@@ -272,6 +270,7 @@ export class Heatmap {
         scene.rect(columnLeft, rowTop, columnRight - columnLeft, rowBottom - rowTop, { stroke: ink.mark, line: 2.5 });
       }
     }
+    if (zoom >= 44 && app.source.holds(maps, layer, head)) this.numbers(scene, camera, plot);
     scene.rect(plot.left - 0.5, plot.top - 0.5, right - plot.left + 1, bottom - plot.top + 1, { stroke: ink.line, line: 1 });
     // Labels, as many as have room; those of the cell always.
     const every = Math.max(1, Math.ceil((LABEL + 2) / zoom));
@@ -284,9 +283,9 @@ export class Heatmap {
       if (at < plot.top + 4 || at > bottom + 4) continue;
       const near = Math.abs(query - cell.query) * zoom < LABEL + 2;
       if (!chosen && (query % stride || near)) continue;
-      const fill = chosen ? ink.mark : ink.text;
+      const fill = chosen ? ink.accent : ink.text;
       scene.text(clipped(chosen ? data.tokens[query].label : label(query), room, LABEL), plot.left - 34, at, { fill, size: LABEL, align: 'end', bold: chosen });
-      scene.text(String(query), plot.left - 5, at, { fill: chosen ? ink.mark : ink.soft, size: 10, align: 'end' });
+      scene.text(String(query), plot.left - 5, at, { fill: chosen ? ink.accent : ink.soft, size: 10, align: 'end' });
     }
     for (let key = Math.max(0, Math.floor(x)); key < Math.min(data.size, x + plot.width / zoom); key++) {
       const chosen = key === cell.key;
@@ -294,12 +293,34 @@ export class Heatmap {
       if (at < plot.left || at > right) continue;
       const near = Math.abs(key - cell.key) * zoom < LABEL + 2;
       if (!chosen && (key % stride || near)) continue;
-      const fill = chosen ? ink.mark : ink.text;
+      const fill = chosen ? ink.accent : ink.text;
       const text = chosen ? data.tokens[key].label : stride >= 50 ? String(key) : label(key);
       if (plot.flat) scene.text(clipped(text, zoom - 4, LABEL), at, plot.top - 8, { fill, size: LABEL, align: 'middle', bold: chosen });
       else scene.text(clipped(text, plot.top - 12, LABEL), at + LABEL * 0.36, plot.top - 6, { fill, size: LABEL, turn: -90, bold: chosen });
     }
     return scene;
+  }
+
+  // Numbers in the cells, where there is room for them.
+  numbers(scene, { x, y, zoom }, plot) {
+    const { app } = this;
+    const { data, state } = app;
+    const of = this.of();
+    const last = Math.min(data.size, app.shownQueries(), y + plot.height / zoom);
+    for (let query = Math.max(data.first_query, Math.floor(y)); query < last; query++) {
+      const row = app.rowNow(query, of);
+      if (!row) continue;
+      const rest = restOf(row, state.hide);
+      const [from, to] = app.source.seen(of.maps, of.layer, of.head, query);
+      for (let key = Math.max(from, Math.floor(x)); key < Math.min(to, x + plot.width / zoom); key++) {
+        const weight = key < state.hide ? 0 : row[key] * rest;
+        const [at, down] = [plot.left + (key + 0.5 - x) * zoom, plot.top + (query + 0.5 - y) * zoom];
+        if (at < plot.left + 8 || down < plot.top + 8) continue;
+        const below = state.threshold > 0 && weight < state.threshold;
+        const colour = below ? app.paper : colourAt(state.colour, shareOf(weight, state.scale));
+        scene.text(weight.toFixed(2), at, down + 4, { fill: inkOn(colour), size: zoom > 60 ? 12 : 11, align: 'middle' });
+      }
+    }
   }
 
   // For export: the cells as they are on the screen, and all around them.

@@ -1,7 +1,6 @@
 // The page: its state (also in the address, so that a view can be sent), its frame, and the keys.
 import { restOf } from './code.js';
-import { COLOUR_NAMES, colourAt, css, paperColour, tableOf, weightAt } from './colour.js';
-import { TILE } from './code.js';
+import { COLOUR_NAMES, colourAt, css, paperColour, shadeAt, tableOf, weightAt } from './colour.js';
 import { Embedded, Served, pictures } from './source.js';
 import { Heatmap } from './heatmap.js';
 import { Overview } from './overview.js';
@@ -35,10 +34,10 @@ class App {
     this.data = data;
     this.source = data.served ? new Served(data) : new Embedded(data);
     this.picture = pictures(data);
-    this.emptyTile = new Uint8Array(TILE * TILE * 2);
     this.noWebGl = new URLSearchParams(location.search).has('canvas');
     const [head] = data.variants[0].heads;
-    const last = data.size - 1;
+    // Where queries, keys and values are shown, a token from which the mask hides something.
+    const last = data.walk && data.size > 3 ? Math.ceil(data.size * 0.6) : data.size - 1;
     this.defaults = {
       view: 'overview', layer: head.layer, head: head.head, maps: 0, query: last, key: 0, step: data.steps.length - 1,
       sort: 'place', channel: 'max', scale: 'linear', colour: 'cividis', hide: 0, threshold: 0, beside: '', direction: 'from',
@@ -92,8 +91,13 @@ class App {
     this.camera = state.zoom > 0 ? { x: state.x, y: state.y, zoom: state.zoom } : null;
   }
 
-  // The state, into the address.
+  // The state, into the address, once it rests: browsers refuse many changes a second.
   write() {
+    clearTimeout(this.writing);
+    this.writing = setTimeout(() => this.writeNow(), 250);
+  }
+
+  writeNow() {
     const { state, defaults, camera } = this;
     const zoomed = camera && !camera.fitted && state.view === 'head';
     Object.assign(state, zoomed ? { x: round(camera.x), y: round(camera.y), zoom: round(camera.zoom) } : { x: -1, y: -1, zoom: 0 });
@@ -142,6 +146,22 @@ class App {
     if (!hide) return row;
     const rest = restOf(row, hide);
     return row.map((weight, key) => (key < hide ? 0 : weight * rest));
+  }
+
+  // A row if it is here already; else it comes, and then the maps are drawn again.
+  rowNow(query, of) {
+    const promise = this.source.row(of.maps, of.layer, of.head, query);
+    if (promise.value === undefined && !promise.watched) {
+      promise.watched = true;
+      promise.then(
+        (value) => {
+          promise.value = value;
+          this.redraw();
+        },
+        (error) => this.fail(error),
+      );
+    }
+    return promise.value;
   }
 
   column(key) {
@@ -215,8 +235,7 @@ class App {
       this.map.draw();
       if (this.besideOf()) this.other.draw();
       this.drawn = (this.drawn ?? 0) + 1;
-      clearTimeout(this.writing);
-      this.writing = setTimeout(() => this.write(), 200);
+      this.write();
     });
   }
 
@@ -285,7 +304,7 @@ class App {
     const choice = (label, name, options, hint) => {
       const select = element(
         'select',
-        { title: hint, onchange: (event) => this.set({ [name]: typeof this.defaults[name] === 'number' ? Number(event.target.value) : event.target.value }) },
+        { title: hint, 'data-name': name, onchange: (event) => this.set({ [name]: typeof this.defaults[name] === 'number' ? Number(event.target.value) : event.target.value }) },
         ...options.map(([value, text]) => element('option', { value }, text)),
       );
       this.controls[name] = select;
@@ -302,7 +321,7 @@ class App {
       const inLayer = heads.filter((head) => head.layer === layer);
       this.set({ layer, head: (inLayer.find((head) => head.head === this.state.head) ?? inLayer[0]).head });
     };
-    const beside = [['', 'nothing'], ...(data.variants.length > 1 ? [['other', 'without the mask']] : []), ...heads.map((head) => [`${head.layer}.${head.head}`, `head ${head.layer}.${head.head}`])];
+    const beside = [['', 'nothing'], ...(data.variants.length > 1 ? [['other', 'other mask']] : []), ...heads.map((head) => [`${head.layer}.${head.head}`, `head ${head.layer}.${head.head}`])];
     const only = (views, node) => {
       node.dataset.views = views;
       return node;
@@ -324,13 +343,12 @@ class App {
       only('head text arcs walk', element('label', {}, element('span', {}, 'Head'), this.headChoice)),
       data.variants.length > 1 && only('overview head text arcs', choice('Mask', 'maps', data.variants.map((variant, maps) => [maps, variant.title]), 'What a token may look at')),
       only('head', choice('Beside', 'beside', beside, 'A second map next to this one')),
-      only('text', choice('Shade', 'direction', [['from', 'what the token attends to'], ['to', 'what attends to the token']])),
-      only('overview head text', choice('Scale', 'scale', [['linear', 'linear'], ['log', 'logarithmic']], 'Logarithmic shows small weights too')),
-      only('overview head text', choice('Colours', 'colour', COLOUR_NAMES.map((name) => [name, name]))),
+      only('text', choice('Shade', 'direction', [['from', 'what it attends to'], ['to', 'what attends to it']])),
+      only('overview head text', choice('Scale', 'scale', [['linear', 'linear'], ['log', 'log']], 'Logarithmic shows small weights too')),
+      only('overview head', choice('Colours', 'colour', COLOUR_NAMES.map((name) => [name, name]))),
       data.size > 64 && only('overview head', choice('Blocks', 'channel', [['max', 'maximum'], ['mean', 'mean']], 'What a pixel shows that stands for many weights')),
       only('overview head text arcs', choice('Hide first', 'hide', [[0, 'none'], [1, '1 token'], [2, '2 tokens'], [4, '4 tokens']], 'Takes the first tokens out, where attention is parked, and brings the rest of each row back to 1')),
       only('overview head text arcs', element('label', { title: 'Weights below this are left blank' }, element('span', {}, 'At least'), this.threshold, this.thresholdText)),
-      only('head text arcs walk', this.finder),
     );
     this.bar = element('div', { className: 'scale', 'aria-hidden': 'true' });
     this.reading = element('aside', { 'aria-label': 'Reading' });
@@ -368,12 +386,13 @@ class App {
         element('p', { className: 'of' }, element('b', {}, model.name), ` ${counted(data.size, 'token')}, ${model.layers} layers of ${counted(model.heads, 'head')}${steps.length > 1 ? `, ${steps.length} steps` : ''}`),
         this.tabs,
         element('span', { className: 'grow' }),
+        this.finder,
         element('button', { type: 'button', onclick: () => this.export('png') }, 'PNG'),
         element('button', { type: 'button', onclick: () => this.export('svg') }, 'SVG'),
         element('button', { type: 'button', 'aria-label': 'Help and keys', onclick: () => this.dialog.showModal() }, '?'),
       ),
       this.tools,
-      data.left_out && element('p', { className: 'left-out' }, data.left_out),
+      data.left_out ? element('p', { className: 'left-out' }, data.left_out) : '',
       element('div', { className: 'body' }, this.main, this.reading),
       this.steps,
       element('footer', {}, this.bar, this.notice),
@@ -391,7 +410,7 @@ class App {
   show() {
     const { state, data } = this;
     this.paper = paperColour();
-    const look = [state.colour, state.scale, state.threshold, this.paper].join();
+    const look = [state.colour, state.scale, state.threshold, this.paper, state.view === 'text'].join();
     if (look !== this.tableLook) {
       this.tableLook = look;
       this.table = tableOf(state);
@@ -422,7 +441,7 @@ class App {
     this.showStep();
     const beside = this.besideOf();
     this.second.hidden = !beside;
-    const name = ({ maps, layer, head }) => `Layer ${layer}, head ${head}${data.variants.length > 1 ? `, ${data.variants[maps].title}` : ''}`;
+    const name = ({ maps, layer, head }) => `Layer ${layer}, head ${head}${data.variants.length > 1 ? (data.variants[maps].causal ? ', causal mask' : ', no mask') : ''}`;
     this.titles[0].textContent = name(state);
     if (beside) this.titles[1].textContent = name(beside);
     this.notice.textContent = this.source.holds(state.maps, state.layer, state.head) || state.view === 'overview' ? '' : this.missing();
@@ -479,7 +498,7 @@ class App {
       element('h3', {}, `${quoted(token)} attends to`),
       element('ol', {}, ...best.map(line)),
       element('p', { className: 'soft' }, `Its row sums to ${sum.toFixed(4)}.`),
-      token.logprob !== null && element('p', { className: 'soft' }, `Generated with probability ${Math.exp(token.logprob).toFixed(3)}.`),
+      token.logprob === null ? '' : element('p', { className: 'soft' }, `Generated with probability ${Math.exp(token.logprob).toFixed(3)}.`),
     );
     const cell = `${quoted(token)} ${query} to ${quoted(data.tokens[key])} ${key}: ${seen ? number(row[key]) : 'masked'}`;
     this.map.frame.setAttribute('aria-description', cell);
@@ -492,7 +511,8 @@ class App {
     const context = canvas.getContext('2d');
     for (let x = 0; x < 160; x++) {
       const below = state.threshold > 0 && weightAt(x / 159, state.scale) < state.threshold;
-      context.fillStyle = css(below ? this.paper : colourAt(state.colour, x / 159));
+      const ramp = state.view === 'text' ? shadeAt : (share) => colourAt(state.colour, share);
+      context.fillStyle = css(below ? this.paper : ramp(x / 159));
       context.fillRect(x, 0, 1, 1);
     }
     const ends = state.scale === 'linear' ? ['0', '0.5', '1'] : ['0.001', '0.03', '1'];

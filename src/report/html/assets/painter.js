@@ -4,11 +4,10 @@ import { TILE } from './code.js';
 
 const VERTEX = `#version 300 es
 uniform vec4 place;   // x, y, width, height in clip space
-uniform vec4 part;    // of the tile: u, v, width, height
 out vec2 at;
 void main() {
   vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1);
-  at = part.xy + corner * part.zw;
+  at = corner;
   gl_Position = vec4(place.xy + corner * place.zw, 0.0, 1.0);
 }`;
 
@@ -54,7 +53,7 @@ export class GlPainter {
     gl.useProgram(program);
     this.at = (name) => gl.getUniformLocation(program, name);
     this.places = Object.fromEntries(
-      ['place', 'part', 'tile', 'table', 'origin', 'mask', 'paper', 'channel'].map((name) => [name, this.at(name)]),
+      ['place', 'tile', 'table', 'origin', 'mask', 'paper', 'channel'].map((name) => [name, this.at(name)]),
     );
     gl.uniform1i(this.places.tile, 0);
     gl.uniform1i(this.places.table, 1);
@@ -73,11 +72,21 @@ export class GlPainter {
     for (const name of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, name, gl.NEAREST);
     for (const name of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, name, gl.CLAMP_TO_EDGE);
   }
-  begin(look) {
+  // Starts a picture: paper where the map is, nothing around it.
+  begin(look, [x, y, width, height]) {
     const { gl, canvas, places } = this;
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
+    const [left, right] = [Math.max(0, Math.round(x)), Math.min(canvas.width, Math.round(x + width))];
+    const [top, bottom] = [Math.max(0, Math.round(y)), Math.min(canvas.height, Math.round(y + height))];
+    if (right > left && bottom > top) {
+      gl.enable(gl.SCISSOR_TEST);
+      gl.scissor(left, canvas.height - bottom, right - left, bottom - top);
+      gl.clearColor(...look.paper.map((c) => c / 255), 1);
+      gl.clear(gl.COLOR_BUFFER_BIT);
+      gl.disable(gl.SCISSOR_TEST);
+    }
     this.texture(1, this.table);
     if (this.painted !== look.table) {
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, look.table);
@@ -88,8 +97,8 @@ export class GlPainter {
     gl.uniform4f(places.mask, look.causal ? 1 : 0, look.window, look.size, look.shown);
     gl.uniform1i(places.channel, look.channel === 'mean' ? 1 : 0);
   }
-  // A part of a tile (`u, v, share` of it) at x, y, in device pixels.
-  tile(codes, place, x, y, side, { u, v, share }) {
+  // A tile at x, y, in device pixels.
+  tile(codes, place, x, y, side) {
     const { gl, canvas, places } = this;
     let texture = this.textures.get(codes);
     if (texture) {
@@ -107,7 +116,6 @@ export class GlPainter {
     }
     const block = 2 ** place.level;
     gl.uniform3f(places.origin, place.row * TILE * block, place.column * TILE * block, block);
-    gl.uniform4f(places.part, u, v, share, share);
     const [width, height] = [canvas.width / 2, canvas.height / 2];
     gl.uniform4f(places.place, x / width - 1, 1 - y / height, side / width, -side / height);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
@@ -119,23 +127,25 @@ export class CanvasPainter {
     this.context = canvas.getContext('2d');
     this.images = new Map();
   }
-  begin(look) {
+  begin(look, [x, y, width, height]) {
     const { context } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, context.canvas.width, context.canvas.height);
     context.imageSmoothingEnabled = false;
+    context.fillStyle = `rgb(${look.paper.join(' ')})`;
+    context.fillRect(Math.round(x), Math.round(y), Math.round(x + width) - Math.round(x), Math.round(y + height) - Math.round(y));
     const same = ['table', 'channel', 'shown', 'causal', 'window', 'size'];
     if (!this.look || same.some((name) => this.look[name] !== look[name])) this.images.clear();
     this.look = look;
   }
-  tile(codes, place, x, y, side, { u, v, share }) {
+  tile(codes, place, x, y, side) {
     let image = this.images.get(codes);
     if (!image) {
       image = this.image(codes, place);
       this.images.set(codes, image);
       if (this.images.size > 200) this.images.delete(this.images.keys().next().value);
     }
-    this.context.drawImage(image, u * TILE, v * TILE, share * TILE, share * TILE, x, y, side, side);
+    this.context.drawImage(image, x, y, side, side);
   }
   image(codes, place) {
     const { table, paper, causal, window, size, shown, channel } = this.look;

@@ -84,9 +84,15 @@ export class Embedded extends Source {
   constructor(data) {
     super(data);
     this.blocks = new Kept(4);
+    this.kept = new Set(data.kept);
+    // The script runs before the rows are there, so that the first picture need not wait for them.
+    this.ready = new Promise((done) => {
+      if (document.readyState === 'loading') addEventListener('DOMContentLoaded', done);
+      else done();
+    });
   }
   holds(maps, layer, head) {
-    return document.getElementById(`rows-${maps}-${layer}-${head}`) !== null;
+    return this.kept.has(`${maps}-${layer}-${head}`);
   }
   // All rows of a head: each query's start in one array.
   block(maps, layer, head) {
@@ -119,21 +125,29 @@ export class Embedded extends Source {
         column,
         hide,
       );
-    return this.tiles.get([maps, layer, head, level, row, column, hide].join('.'), () => Promise.resolve().then(make));
+    return this.tiles.get([maps, layer, head, level, row, column, hide].join('.'), () => this.ready.then(make));
   }
   async projections(layer) {
+    await this.ready;
     return new Float32Array(bytesOf(document.getElementById(`projections-${layer}`).textContent).buffer);
   }
-  async row(maps, layer, head, query) {
+  row(maps, layer, head, query) {
+    return this.rows.get([maps, layer, head, query].join('.'), async () => {
+      await this.ready;
+      return this.rowNow(maps, layer, head, query);
+    });
+  }
+  rowNow(maps, layer, head, query) {
     if (!this.holds(maps, layer, head)) throw new Error('these rows are not in this file');
     const row = new Float32Array(this.data.size);
     row.set(this.part(maps, layer, head, query) ?? []);
     return row;
   }
   async column(maps, layer, head, key, hide) {
+    await this.ready;
     const column = new Float32Array(this.data.size);
     for (let query = 0; query < this.data.size; query++) {
-      const row = await this.row(maps, layer, head, query);
+      const row = this.rowNow(maps, layer, head, query);
       column[query] = key < hide ? 0 : row[key] * restOfRow(row, hide);
     }
     return column;

@@ -1,5 +1,5 @@
 // The text itself: shaded by what one token attends to, or by what attends to it; and as arcs.
-import { colourAt, css, inkOn, paperColour, shareOf } from './colour.js';
+import { css, inkOn, shadeAt, shareOf } from './colour.js';
 import { Scene, clipped, widthOf } from './scene.js';
 import { element, endsLine, number, quoted, running } from './tokens.js';
 
@@ -87,11 +87,10 @@ export class TextView {
     }
     if (turn !== this.turn) return;
     const shown = app.shownQueries();
-    const paper = paperColour();
     this.spans.forEach((span, at) => {
       const weight = weights[at];
       const visible = app.visible(from ? position : at, from ? at : position) && weight >= state.threshold && (from || at < shown);
-      const colour = visible ? colourAt(state.colour, shareOf(weight, state.scale)) : paper;
+      const colour = shadeAt(shareOf(weight, state.scale));
       span.style.backgroundColor = visible ? css(colour) : 'transparent';
       span.style.color = visible ? inkOn(colour) : '';
       span.classList.toggle('chosen', at === position);
@@ -122,7 +121,6 @@ export class TextView {
   }
 }
 
-const SPACE = 10;
 const SIZE = 15;
 
 export class Arcs {
@@ -134,15 +132,18 @@ export class Arcs {
     this.scroll = element('div', { className: 'arc-scroll', tabIndex: 0, role: 'region', 'aria-label': 'Arcs' }, element('div', { className: 'arc-inner' }, this.canvas, this.row));
     this.root = element('section', { className: 'arcs', 'aria-label': 'Arcs' }, this.lead, this.scroll);
     if (app.data.size > MOST_ARCS) return;
+    const texts = app.data.tokens.map((token) => clipped(token.label, 120, SIZE));
+    const widths = texts.map((text) => Math.max(18, widthOf(text, SIZE, true) + 8));
+    // A short text has room to be wide.
+    const space = Math.min(56, Math.max(8, (880 - widths.reduce((sum, width) => sum + width, 0)) / widths.length));
     let x = 24;
-    this.middles = app.data.tokens.map((token, position) => {
-      const text = clipped(token.label, 120, SIZE);
-      const width = Math.max(18, widthOf(text, SIZE, true) + 8);
+    this.middles = texts.map((text, position) => {
+      const width = widths[position];
       const button = element('button', { type: 'button', className: 'arc-token', dir: 'auto', onclick: () => app.select(Math.max(app.data.first_query, position), Math.min(app.state.key, position)) }, text);
       Object.assign(button.style, { left: `${x}px`, width: `${width}px` });
       this.row.append(button);
       const middle = x + width / 2;
-      x += width + SPACE;
+      x += width + space;
       return middle;
     });
     this.width = x + 14;
