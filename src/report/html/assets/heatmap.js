@@ -25,7 +25,7 @@ export class Heatmap {
       this.cells,
       this.over,
     );
-    this.painter = (!app.noWebGl && GlPainter.on(this.cells)) || new CanvasPainter(this.cells);
+    this.painter = GlPainter.on(this.cells, app.anyWebGl) ?? new CanvasPainter(this.cells);
     this.frame.dataset.painter = this.painter instanceof GlPainter ? 'webgl' : 'canvas';
     this.listen();
     new ResizeObserver(() => this.app.redraw()).observe(this.frame);

@@ -34,7 +34,8 @@ class App {
     this.data = data;
     this.source = data.served ? new Served(data) : new Embedded(data);
     this.picture = pictures(data);
-    this.noWebGl = new URLSearchParams(location.search).has('canvas');
+    // Where a processor draws for the graphics card, Canvas 2D is quicker, unless the address asks.
+    this.anyWebGl = new URLSearchParams(location.search).has('webgl');
     const [head] = data.variants[0].heads;
     // Where queries, keys and values are shown, a token from which the mask hides something.
     const last = data.walk && data.size > 3 ? Math.ceil(data.size * 0.6) : data.size - 1;
@@ -333,12 +334,12 @@ class App {
     this.slider = element('input', { type: 'range', min: 0, max: data.steps.length - 1, 'aria-label': 'Step', oninput: () => this.goTo(Number(this.slider.value)) });
     this.player = element('button', { type: 'button', onclick: () => this.play() });
     this.stepText = element('span', { className: 'what' });
-    this.steps = element('div', { className: 'steps', role: 'group', 'aria-label': 'Generation' }, this.player, this.slider, this.stepText);
+    this.steps = element('section', { className: 'steps', 'aria-label': 'Steps of the generation' }, this.player, this.slider, this.stepText);
     this.threshold = element('input', { type: 'range', min: 0, max: 100, oninput: () => this.set({ threshold: fromSlider(Number(this.threshold.value)) }), 'aria-label': 'Hide weights below' });
     this.thresholdText = element('output', {});
     this.tools = element(
-      'div',
-      { className: 'tools', role: 'toolbar', 'aria-label': 'Look' },
+      'section',
+      { className: 'tools', 'aria-label': 'What is shown, and how' },
       only('head text arcs walk', layerChoice),
       only('head text arcs walk', element('label', {}, element('span', {}, 'Head'), this.headChoice)),
       data.variants.length > 1 && only('overview head text arcs', choice('Mask', 'maps', data.variants.map((variant, maps) => [maps, variant.title]), 'What a token may look at')),
@@ -392,11 +393,10 @@ class App {
         element('button', { type: 'button', 'aria-label': 'Help and keys', onclick: () => this.dialog.showModal() }, '?'),
       ),
       this.tools,
-      data.left_out ? element('p', { className: 'left-out' }, data.left_out) : '',
+      data.left_out ? element('section', { className: 'left-out', 'aria-label': 'What this file left out' }, data.left_out) : '',
       element('div', { className: 'body' }, this.main, this.reading),
       this.steps,
-      element('footer', {}, this.bar, this.notice),
-      this.live,
+      element('footer', {}, this.bar, this.notice, this.live),
       this.dialog,
     );
   }
@@ -495,7 +495,7 @@ class App {
       element('dl', {}, ...pair('Query', token, query), ...pair('Key', data.tokens[key], key)),
       element('p', { className: 'weight' }, seen ? number(row[key]) : 'masked'),
       element('p', { className: 'soft' }, seen ? `of the attention of ${quoted(token)}` : `${quoted(token)} comes before it, and may not look there`),
-      element('h3', {}, `${quoted(token)} attends to`),
+      element('h2', {}, `${quoted(token)} attends to`),
       element('ol', {}, ...best.map(line)),
       element('p', { className: 'soft' }, `Its row sums to ${sum.toFixed(4)}.`),
       token.logprob === null ? '' : element('p', { className: 'soft' }, `Generated with probability ${Math.exp(token.logprob).toFixed(3)}.`),

@@ -63,29 +63,32 @@ export class Overview {
     const { app } = this;
     const heads = app.data.variants[app.state.maps].heads.map((head, place) => ({ ...head, place }));
     this.grid.replaceChildren();
+    let count = 0;
     const button = (head) => {
       const value = score ? head.scores[index] : null;
-      const name = `Layer ${head.layer} head ${head.head}${score ? `, ${score.title} ${short(value, score.unit)}` : ''}`;
       const made = element(
         'button',
         {
           type: 'button',
           className: 'thumb',
-          'aria-label': name,
           title: this.tip(head),
           'data-at': `${head.layer}.${head.head}`,
           onclick: () => app.set({ view: 'head', layer: head.layer, head: head.head }),
         },
-        element('canvas', { width: app.data.overview_side, height: app.data.overview_side }),
+        element('span', { className: 'unseen' }, 'Head '),
+        element('canvas', { width: app.data.overview_side, height: app.data.overview_side, 'aria-hidden': 'true' }),
         element(
           'span',
           { className: 'caption' },
           element('span', {}, `${head.layer}.${head.head}`),
+          ' ',
           score && element('strong', {}, short(value, score.unit)),
         ),
       );
       made.dataset.place = head.place;
-      this.seen.observe(made);
+      // The first ones at once, so that nothing flickers.
+      if (count++ < 150) this.paint(made);
+      else this.seen.observe(made);
       return made;
     };
     if (score) {

@@ -35,9 +35,13 @@ void main() {
 }`;
 
 export class GlPainter {
-  // `null` where there is no WebGL 2.
-  static on(canvas) {
-    const gl = canvas.getContext('webgl2', { alpha: true, antialias: false, preserveDrawingBuffer: true });
+  // `null` where there is no WebGL 2, or only a slow one.
+  static on(canvas, slowToo) {
+    const gl = canvas.getContext('webgl2', {
+      antialias: false,
+      preserveDrawingBuffer: true,
+      failIfMajorPerformanceCaveat: !slowToo,
+    });
     return gl ? new GlPainter(canvas, gl) : null;
   }
   constructor(canvas, gl) {

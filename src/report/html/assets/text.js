@@ -129,7 +129,7 @@ export class Arcs {
     this.canvas = element('canvas', { 'aria-hidden': 'true' });
     this.row = element('div', { className: 'arc-tokens', role: 'group', 'aria-label': 'Tokens' });
     this.lead = element('p', { className: 'meaning' });
-    this.scroll = element('div', { className: 'arc-scroll', tabIndex: 0, role: 'region', 'aria-label': 'Arcs' }, element('div', { className: 'arc-inner' }, this.canvas, this.row));
+    this.scroll = element('div', { className: 'arc-scroll', tabIndex: 0, role: 'group', 'aria-label': 'Arcs, to be scrolled' }, element('div', { className: 'arc-inner' }, this.canvas, this.row));
     this.root = element('section', { className: 'arcs', 'aria-label': 'Arcs' }, this.lead, this.scroll);
     if (app.data.size > MOST_ARCS) return;
     const texts = app.data.tokens.map((token) => clipped(token.label, 120, SIZE));

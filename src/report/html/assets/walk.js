@@ -80,7 +80,7 @@ export class Walk {
       element(
         'table',
         {},
-        element('thead', {}, element('tr', {}, ...names.map((name) => element('th', { scope: 'col' }, name)))),
+        element('thead', {}, element('tr', {}, ...names.map((name) => (name ? element('th', { scope: 'col' }, name) : element('td'))))),
         element('tbody', {}, ...lines),
         foot && element('tfoot', {}, foot),
       );
@@ -176,7 +176,7 @@ export class Walk {
 
   exported() {
     const { ink, data, state } = this.app;
-    const rows = [...this.root.querySelectorAll('h3, .lead, tr, .check')].map((part) => (part.matches('tr') ? [...part.children].map((cell) => cell.textContent) : [part.textContent]));
+    const rows = [...this.root.querySelectorAll('h2, .lead, tr, .check')].map((part) => (part.matches('tr') ? [...part.children].map((cell) => cell.textContent) : [part.textContent]));
     const scene = new Scene(760, 60 + rows.length * 19);
     scene.text(`Layer ${state.layer}, head ${state.head}, query ${quoted(data.tokens[state.query])}`, 14, 26, { fill: ink.text, size: 15, bold: true });
     rows.forEach((cells, line) => cells.forEach((cell, i) => scene.text(cell, 14 + i * 120, 56 + line * 19, { fill: ink.text, size: 12, bold: cells.length === 1 })));
@@ -185,7 +185,7 @@ export class Walk {
 }
 
 function step(count, title, lead, ...parts) {
-  return element('div', { className: 'step' }, element('h3', {}, element('span', { className: 'count' }, String(count)), title), element('p', { className: 'lead' }, lead), ...parts);
+  return element('div', { className: 'step' }, element('h2', {}, element('span', { className: 'count' }, String(count)), title), element('p', { className: 'lead' }, lead), ...parts);
 }
 
 function bar(share) {
