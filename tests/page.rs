@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use attend::capture::memory::Both;
-use attend::capture::{AttentionDtype, Dump, Projections, Recorder, Selection, ShownMap, TokenRecord, TokenRole};
+use attend::capture::{
+    AttentionDtype, Dump, Projections, Recorder, Selection, ShownMap, TokenRecord, TokenRole,
+};
 use attend::model::{Forward, Mask};
 use attend::report::html::code::{code, weight};
 use attend::report::html::tile::{Place, TILE, levels, tile};
@@ -168,7 +170,8 @@ fn a_file_holds_exact_rows_or_says_what_it_left_out() {
     assert_eq!(whole.html, page.file(&Chosen::Best, usize::MAX).html, "the same bytes twice");
     let block = STANDARD.decode(between(&whole.html, r#"id="rows-0-0-0">"#, "<")).unwrap();
     let rows: Vec<f32> = block.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    let expected: Vec<f32> = (0..SIZE).flat_map(|query| &heads[0][query * SIZE..][..=query]).copied().collect();
+    let expected: Vec<f32> =
+        (0..SIZE).flat_map(|query| &heads[0][query * SIZE..][..=query]).copied().collect();
     assert_eq!(rows, expected);
     let limit = whole.html.len() - 1;
     let part = page.file(&Chosen::Heads(vec![(0, 1)]), limit);
@@ -214,7 +217,8 @@ fn the_walks_vectors_give_the_weights_of_the_map() {
     let Projections { heads, kv_heads, head_dim, .. } = projections;
     let width = (heads + 2 * kv_heads) * head_dim;
     let group = head / (heads / kv_heads);
-    let vector = |token: usize, head: usize| &projections.layers[layer][token * width + head * head_dim..][..head_dim];
+    let vector =
+        |token: usize, head: usize| &projections.layers[layer][token * width + head * head_dim..][..head_dim];
     for query in 0..ids.len() {
         let scores: Vec<f64> = (0..=query)
             .map(|key| {

@@ -43,7 +43,9 @@ impl AttentionObserver for Projections {
         self.slopes = rows.bias.map(|bias| {
             // Of a bias [heads, keys], which is linear in the key's position.
             let keys = bias.len() / rows.heads;
-            (0..rows.heads).map(|head| if keys > 1 { bias[head * keys + 1] - bias[head * keys] } else { 0.0 }).collect()
+            (0..rows.heads)
+                .map(|head| if keys > 1 { bias[head * keys + 1] - bias[head * keys] } else { 0.0 })
+                .collect()
         });
         self.layers.push(rows.rows.to_vec());
         Ok(())

@@ -138,14 +138,19 @@ mod tests {
     #[test]
     fn only_get_from_a_loopback_name_is_answered() {
         let get = |host: &str| ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        assert!(get("127.0.0.1:PORT").starts_with("HTTP/1.1 200 ") && get("localhost:PORT").ends_with("the page\n"));
+        assert!(
+            get("127.0.0.1:PORT").starts_with("HTTP/1.1 200 ")
+                && get("localhost:PORT").ends_with("the page\n")
+        );
         // DNS rebinding: another site's name that points here.
         for host in ["evil.example:PORT", "evil.example", "127.0.0.1.evil.example:PORT", "127.0.0.1:1"] {
             assert!(get(host).starts_with("HTTP/1.1 421 "), "{host}");
         }
         assert!(ask("GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 421 "));
         assert!(ask("POST / HTTP/1.1\r\nhost: localhost:PORT\r\n\r\n").starts_with("HTTP/1.1 405 "));
-        assert!(ask("GET /../etc/passwd HTTP/1.1\r\nHost: localhost:PORT\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        assert!(
+            ask("GET /../etc/passwd HTTP/1.1\r\nHost: localhost:PORT\r\n\r\n").starts_with("HTTP/1.1 404 ")
+        );
         assert!(ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").contains("nosniff"));
     }
 

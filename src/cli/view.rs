@@ -62,7 +62,8 @@ pub fn run(args: ViewArgs) -> Result<Outcome> {
         true => "opened in your browser; Ctrl-C ends it",
         false => "open this address in a browser; Ctrl-C ends it",
     });
-    http::serve(&listener, &stop, &|target| answer(&shown.page, target)).context("cannot serve on 127.0.0.1")?;
+    http::serve(&listener, &stop, &|target| answer(&shown.page, target))
+        .context("cannot serve on 127.0.0.1")?;
     Ok(Outcome::Done)
 }
 

@@ -26,7 +26,10 @@ pub fn answer(page: &Page, target: &str) -> Option<Answer> {
     }
     if path == "/projections" {
         let rows = page.projections(number("layer")?)?;
-        return Some(Answer { media_type: BYTES, body: rows.iter().flat_map(|value| value.to_le_bytes()).collect() });
+        return Some(Answer {
+            media_type: BYTES,
+            body: rows.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        });
     }
     let maps = page.maps(number("maps").unwrap_or(0))?;
     let head = maps.find(number("layer")?, number("head")?)?;

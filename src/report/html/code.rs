@@ -39,7 +39,10 @@ mod tests {
 
     #[test]
     fn the_ends_are_exact_and_the_order_is_kept() {
-        assert_eq!([code(0.0), code(1.5e-5), code(2f32.powi(-16)), code(1.0), code(1.1)], [0, 0, 1, 255, 255]);
+        assert_eq!(
+            [code(0.0), code(1.5e-5), code(2f32.powi(-16)), code(1.0), code(1.1)],
+            [0, 0, 1, 255, 255]
+        );
         assert_eq!([weight(0), weight(1), weight(255)], [0.0, 2f32.powi(-16), 1.0]);
         assert!((0..=255u8).all(|byte| code(weight(byte)) == byte));
     }

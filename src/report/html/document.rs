@@ -178,8 +178,11 @@ impl Page {
             }
         }
         kept.sort_by_key(|(variant, head)| (*variant, head.layer, head.head));
-        let names: Vec<String> =
-            kept.iter().filter(|(variant, _)| *variant == 0).map(|(_, h)| format!("{}.{}", h.layer, h.head)).collect();
+        let names: Vec<String> = kept
+            .iter()
+            .filter(|(variant, _)| *variant == 0)
+            .map(|(_, h)| format!("{}.{}", h.layer, h.head))
+            .collect();
         let whole = bare + all.iter().map(size).sum::<usize>();
         let left_out = format!(
             "All rows of all {} heads would make this file {:.0} MB. It keeps the overview and the scores of every \
@@ -202,7 +205,9 @@ impl Page {
     fn candidates(&self, chosen: &Chosen) -> Vec<(usize, Head)> {
         let Variant { maps, survey } = &self.variants[0];
         let first: Vec<Head> = match chosen {
-            Chosen::Heads(heads) => heads.iter().filter_map(|(layer, head)| maps.find(*layer, *head)).collect(),
+            Chosen::Heads(heads) => {
+                heads.iter().filter_map(|(layer, head)| maps.find(*layer, *head)).collect()
+            }
             Chosen::Best => (0..SCORES.len())
                 .filter_map(|score| {
                     let scored = survey.iter().zip(maps.heads());
@@ -215,7 +220,8 @@ impl Page {
         };
         let mut candidates: Vec<_> = first.iter().map(|head| (0, *head)).collect();
         if let Some(other) = self.variants.get(1) {
-            candidates.extend(first.iter().filter_map(|head| Some((1, other.maps.find(head.layer, head.head)?))));
+            candidates
+                .extend(first.iter().filter_map(|head| Some((1, other.maps.find(head.layer, head.head)?))));
         }
         candidates
     }
@@ -223,8 +229,12 @@ impl Page {
     fn document(&self, served: bool, left_out: Option<String>, rows: &[(usize, Head)]) -> String {
         let script = script();
         let policy = policy(&script, served);
-        let pictures: Vec<u8> =
-            self.variants.iter().flat_map(|v| v.survey.iter().flat_map(|head| &head.picture)).copied().collect();
+        let pictures: Vec<u8> = self
+            .variants
+            .iter()
+            .flat_map(|v| v.survey.iter().flat_map(|head| &head.picture))
+            .copied()
+            .collect();
         // Numbers and strings only: this cannot fail.
         let data = serde_json::to_string(&self.data(served, left_out, rows)).unwrap_or_default();
         let mut blocks = String::new();
@@ -238,7 +248,9 @@ impl Page {
                 STANDARD.encode(row_block(maps, *head)),
             );
         }
-        if let Some(projections) = self.projections.as_ref().filter(|_| !served && self.variants[0].maps.size() <= WALK_TOKENS) {
+        if let Some(projections) =
+            self.projections.as_ref().filter(|_| !served && self.variants[0].maps.size() <= WALK_TOKENS)
+        {
             for (layer, rows) in projections.layers.iter().enumerate() {
                 let bytes: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
                 let _ = writeln!(
@@ -293,21 +305,31 @@ impl Page {
             size: maps.size(),
             first_query: maps.first_query(),
             prompt_tokens: manifest.prompt_tokens,
-            steps: maps.dump().steps().iter().map(|step| [step.first_query, step.queries, step.keys]).collect(),
+            steps: maps
+                .dump()
+                .steps()
+                .iter()
+                .map(|step| [step.first_query, step.queries, step.keys])
+                .collect(),
             tokens,
             scores: &SCORES,
             overview_side: side(maps.size()),
             variants: self.variants.iter().map(variant_data).collect(),
             left_out,
-            kept: rows.iter().map(|(variant, head)| format!("{variant}-{}-{}", head.layer, head.head)).collect(),
-            walk: self.projections.as_ref().filter(|_| served || maps.size() <= WALK_TOKENS).map(|projections| WalkData {
-                heads: projections.heads,
-                kv_heads: projections.kv_heads,
-                head_dim: projections.head_dim,
-                scales: &projections.scales,
-                cap: projections.cap,
-                slopes: &projections.slopes,
-            }),
+            kept: rows
+                .iter()
+                .map(|(variant, head)| format!("{variant}-{}-{}", head.layer, head.head))
+                .collect(),
+            walk: self.projections.as_ref().filter(|_| served || maps.size() <= WALK_TOKENS).map(
+                |projections| WalkData {
+                    heads: projections.heads,
+                    kv_heads: projections.kv_heads,
+                    head_dim: projections.head_dim,
+                    scales: &projections.scales,
+                    cap: projections.cap,
+                    slopes: &projections.slopes,
+                },
+            ),
         }
     }
 }

@@ -29,10 +29,12 @@ impl Maps {
     /// # Errors
     /// If the dump holds no whole step, is not of whole maps, or a step's file is damaged.
     pub fn new(dump: Dump) -> Result<Maps> {
-        let problem =
-            |problem: String| Err(Error::Dump { path: dump.folder().to_path_buf(), problem });
+        let problem = |problem: String| Err(Error::Dump { path: dump.folder().to_path_buf(), problem });
         if dump.manifest().kind != "full" {
-            return problem(format!("holds {:?}; the page shows dumps of kind \"full\"", dump.manifest().kind));
+            return problem(format!(
+                "holds {:?}; the page shows dumps of kind \"full\"",
+                dump.manifest().kind
+            ));
         }
         if dump.steps().is_empty() {
             return problem("holds no whole step, so there is nothing to show".into());

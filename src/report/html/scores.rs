@@ -34,7 +34,12 @@ pub const SCORES: [Score; 6] = [
                   nothing to look for. Hide it in the toolbar to see the rest.",
         unit: "share",
     },
-    Score { id: "self", title: "Own token", meaning: "How much attention a token gives to itself.", unit: "share" },
+    Score {
+        id: "self",
+        title: "Own token",
+        meaning: "How much attention a token gives to itself.",
+        unit: "share",
+    },
     Score {
         id: "entropy",
         title: "Spread (entropy)",
@@ -97,7 +102,8 @@ impl HeadScores {
             self.sums[0] += successors.map(at).sum::<f64>();
         }
         self.rows += 1;
-        for (sum, value) in self.sums[1..].iter_mut().zip([at(query - 1), at(0), at(query), entropy, distance])
+        for (sum, value) in
+            self.sums[1..].iter_mut().zip([at(query - 1), at(0), at(query), entropy, distance])
         {
             *sum += value;
         }
@@ -121,8 +127,7 @@ mod tests {
         // a b a b: at the second a (2) induction looks at 1, at the second b (3) at 2.
         let repeats = Repeats::of(&[5, 6, 5, 6]);
         let mut scores = HeadScores::default();
-        let rows: [&[f32]; 4] =
-            [&[1.0], &[0.5, 0.5], &[0.25, 0.5, 0.25], &[0.0, 0.0, 1.0, 0.0]];
+        let rows: [&[f32]; 4] = [&[1.0], &[0.5, 0.5], &[0.25, 0.5, 0.25], &[0.0, 0.0, 1.0, 0.0]];
         for (query, row) in rows.iter().enumerate() {
             scores.row(&repeats, query, row);
         }

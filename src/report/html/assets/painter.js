@@ -34,14 +34,21 @@ void main() {
   colour = vec4(hidden ? paper : shown, 1.0);
 }`;
 
+// Asked of a canvas of its own: one that has had a WebGL context gets no other.
+function drawsInSoftware() {
+  const gl = document.createElement('canvas').getContext('webgl2', { failIfMajorPerformanceCaveat: true });
+  if (!gl) return true;
+  const names = gl.getExtension('WEBGL_debug_renderer_info');
+  const renderer = String(gl.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
+  gl.getExtension('WEBGL_lose_context')?.loseContext();
+  return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(renderer);
+}
+
 export class GlPainter {
-  // `null` where there is no WebGL 2, or only a slow one.
+  // `null` where there is no WebGL 2, or (unless `slowToo`) only one that the processor draws.
   static on(canvas, slowToo) {
-    const gl = canvas.getContext('webgl2', {
-      antialias: false,
-      preserveDrawingBuffer: true,
-      failIfMajorPerformanceCaveat: !slowToo,
-    });
+    if (!slowToo && drawsInSoftware()) return null;
+    const gl = canvas.getContext('webgl2', { antialias: false, preserveDrawingBuffer: true });
     return gl ? new GlPainter(canvas, gl) : null;
   }
   constructor(canvas, gl) {
