@@ -19,6 +19,7 @@ use super::Outcome;
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::ModelArgs;
 use super::output::{counted, interrupt_flag, megabytes, note, print};
+use super::progress::load;
 use super::prompt_args::{PromptArgs, token_bytes};
 use super::prompt_cache_args::{PromptCacheArgs, restore};
 use super::speculate_args::{self, SpeculateArgs};
@@ -157,7 +158,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let asked = options.element;
     let element = checkpoint.element(asked)?;
     let plan = args.capture.plan(&checkpoint)?;
-    let decoder = checkpoint.load(&options)?;
+    let decoder = load(&checkpoint, &options)?;
     let loaded = started.elapsed().as_secs_f64();
 
     let options = GenerationOptions {

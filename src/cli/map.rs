@@ -19,6 +19,7 @@ use unicode_width::UnicodeWidthStr;
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::{CacheDtype, ComputeArgs, Kernels, ModelArgs};
 use super::output::{note, print};
+use super::progress::load;
 use super::prompt_args::{PromptArgs, records};
 use super::{Outcome, page, usage};
 
@@ -210,7 +211,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     let options = args.model.compute.resolve()?;
     let element = checkpoint.element(options.element)?;
     let plan = args.capture.plan(&checkpoint)?;
-    let decoder = checkpoint.load(&options)?;
+    let decoder = load(&checkpoint, &options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;
     let mut map = ShownMap::of(layer, args.head);
     let mut both;

@@ -15,6 +15,7 @@ mod output;
 mod page;
 mod perplexity;
 mod perplexity_csv;
+mod progress;
 mod prompt_args;
 mod prompt_cache_args;
 mod shell;

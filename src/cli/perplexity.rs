@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::model_args::ModelArgs;
 use super::output::{LINE_EVERY, counted, interrupt_flag, note, print};
 use super::perplexity_csv::TokenCsv;
+use super::progress::load;
 use super::prompt_args::PromptArgs;
 use super::{Outcome, usage};
 
@@ -70,7 +71,7 @@ pub fn run(args: PerplexityArgs) -> Result<Outcome> {
     let sliding = SlidingWindow::new(args.context, args.stride, config.context)?;
     let prompt = source.tokens(&checkpoint)?;
     check_length(prompt.ids.len())?;
-    let decoder = checkpoint.load(&args.model.compute.resolve()?)?;
+    let decoder = load(&checkpoint, &args.model.compute.resolve()?)?;
 
     let mut perplexity = Perplexity::new(&decoder, &prompt.ids, sliding, interrupt_flag())?;
     let mut csv = args.csv.as_deref().map(|path| TokenCsv::create(path, &prompt)).transpose()?;

@@ -12,30 +12,19 @@ use half::f16;
 use super::PANEL;
 use super::element::ElementType;
 use super::quantized_panel::{GROUP, Layout};
+use super::quantized_rows::{RowIntegers, TileIntegers};
 use super::simd::{Simd, dispatch};
 use super::tile::prefetch_ahead;
 
-/// Where a tile reads and writes; x lies as [`QuantizedRows`](super::quantized_rows::QuantizedRows)
-/// says, `out` is `[rows]` of 32, `out_row` apart.
+/// Where a tile reads and writes; `out` is `[rows]` of 32, `out_row` apart.
 #[derive(Clone, Copy)]
 pub(super) struct QuantizedTile {
     pub rows: usize,
     pub depth: usize,
-    pub first: RowIntegers,
-    /// Of groups that have two sets of integers; elsewhere scales are 0.
-    pub second: RowIntegers,
-    pub sums: *const f32,
+    pub x: TileIntegers,
     pub panel: *const u8,
     pub out: *mut f32,
     pub out_row: usize,
-}
-
-/// One set of a tile's integers.
-#[derive(Clone, Copy)]
-pub(super) struct RowIntegers {
-    pub integers: *const i8,
-    pub scales: *const f32,
-    pub sums: *const i32,
 }
 
 /// A type of quantised weights, as its panels hold it: weight = (integer − bias) · factor + summand.
@@ -213,44 +202,37 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
     let layout = Q::LAYOUT;
     let first = part * VECTORS * S::LANES;
     let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
-    // Of the group's first integers, and of its scales and sums.
-    let (mut at_integers, mut at) = (first_row * 4, first_row);
+    let x = args.x;
+    let rows_here = ((1 << ROWS) - 1) << first_row;
+    // Of the group's first scale; its integers start at 32 times that.
+    let (mut number, mut at) = (0, first_row);
     for block in 0..args.depth / (GROUP * layout.groups) {
         let block = args.panel.add(block * layout.block());
-        for group in 0..layout.groups {
-            let group = block.add(layout.header + group * layout.group());
+        for group_in_block in 0..layout.groups {
+            let group = block.add(layout.header + group_in_block * layout.group());
             let quads = group.add(layout.group_header);
-            let sums = dot_group::<S, Q, ROWS, VECTORS>(
-                args.first,
-                quads,
-                part,
-                args.rows,
-                at_integers,
-                at,
-                ROWS == 1,
-            );
-            let has_second = (0..ROWS).any(|row| *args.second.scales.add(at + row) != 0.0);
-            let second = if has_second {
-                dot_group::<S, Q, ROWS, VECTORS>(args.second, quads, part, args.rows, at_integers, at, false)
-            } else {
-                [[S::splat_i32(0); VECTORS]; ROWS]
-            };
+            let outlying = *x.outlying.add(number) & rows_here != 0;
+            let sums = dot_group::<S, Q, ROWS, VECTORS>(x.first, quads, part, at, ROWS == 1);
+            let mut second = [[S::splat_i32(0); VECTORS]; ROWS];
+            if outlying {
+                second = dot_group::<S, Q, ROWS, VECTORS>(x.second, quads, part, at, false);
+            }
             for vector in 0..VECTORS {
                 let (factor, summand) = Q::factors::<S>(block, group, first + vector * S::LANES);
                 for (row, totals) in totals.iter_mut().enumerate() {
                     let total = &mut totals[vector];
-                    let scale = S::mul(factor, S::splat(*args.first.scales.add(at + row)));
+                    let scale = S::mul(factor, S::splat(*x.first.scales.add(at + row)));
                     *total = S::fma(S::to_f32(sums[row][vector]), scale, *total);
-                    if has_second {
-                        let scale = S::mul(factor, S::splat(*args.second.scales.add(at + row)));
+                    if outlying {
+                        let scale = S::mul(factor, S::splat(*x.second.scales.add(at + row)));
                         *total = S::fma(S::to_f32(second[row][vector]), scale, *total);
                     }
                     if Q::HAS_SUMMAND {
-                        *total = S::fma(summand, S::splat(*args.sums.add(at + row)), *total);
+                        *total = S::fma(summand, S::splat(*x.sums.add(at + row)), *total);
                     }
                 }
             }
-            at_integers += args.rows * GROUP;
+            number += 1;
             at += args.rows;
         }
     }
@@ -268,8 +250,6 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     x: RowIntegers,
     quads: *const u8,
     part: usize,
-    rows: usize,
-    at_integers: usize,
     at: usize,
     prefetch: bool,
 ) -> [[S::Integers; VECTORS]; ROWS] {
@@ -280,7 +260,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
             *sums = [S::splat_i32(-bias * *x.sums.add(at + row)); VECTORS];
         }
     }
-    let mut integers = x.integers.add(at_integers);
+    let mut integers = x.integers.add(at * GROUP);
     let mut quad = quads;
     for _ in 0..GROUP / 4 {
         if prefetch {
@@ -291,7 +271,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
         }
         let weights = weights::<S, Q, VECTORS>(quad, part);
         for (row, sums) in sums.iter_mut().enumerate() {
-            let x = S::splat_bytes(integers.add(row * 4));
+            let x = S::splat_bytes(integers.add(row * GROUP));
             for (sum, weights) in sums.iter_mut().zip(weights) {
                 *sum = if Q::NIBBLES {
                     S::dot_nibbles(*sum, weights, x)
@@ -301,7 +281,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
             }
         }
         quad = quad.add(Q::LAYOUT.quad);
-        integers = integers.add(rows * 4);
+        integers = integers.add(4);
     }
     sums
 }

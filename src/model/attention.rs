@@ -68,7 +68,7 @@ impl Attention {
         })
     }
 
-    /// `normed` and the result: `[tokens, hidden]`.
+    /// What the heads found, `[tokens, heads · head_dim]`, from `normed`, `[tokens, hidden]`.
     pub(super) fn forward(
         &self,
         ops: &Ops,
@@ -91,9 +91,12 @@ impl Attention {
             self.lend(&projected, step, *observer)?;
         }
         ops.append(&projected, &self.shape, step, cache, self.layer)?;
-        // [tokens, heads · head_dim]
-        let attended = ops.attention(&projected, &self.shape, step, cache, self.layer, observer)?;
-        ops.linear(&attended, &self.output)
+        ops.attention(&projected, &self.shape, step, cache, self.layer, observer)
+    }
+
+    /// The output projection of what the heads found: `[tokens, hidden]`.
+    pub(super) fn project(&self, ops: &Ops, attended: &Tensor) -> Result<Tensor> {
+        ops.linear(attended, &self.output)
     }
 
     fn lend(&self, projected: &Tensor, step: &Step, observer: &mut dyn AttentionObserver) -> Result<()> {

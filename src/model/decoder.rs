@@ -200,7 +200,8 @@ impl Decoder {
                 Some(observer) if observer.wants(layer) => Some(&mut **observer),
                 _ => None,
             };
-            hidden = block.forward(&self.ops, &hidden, &step, &mut cache.store, observer)?;
+            let last_only = logits == LogitRows::Last && layer + 1 == self.blocks.len();
+            hidden = block.forward(&self.ops, &hidden, &step, &mut cache.store, observer, last_only)?;
             self.check_finite(&hidden, &step, || format!("layer {layer}"))?;
         }
         if logits == LogitRows::Last {

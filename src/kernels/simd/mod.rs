@@ -165,6 +165,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_f16(from: *const half::f16) -> Self::Vector;
     unsafe fn load_i8(from: *const i8) -> Self::Vector;
     unsafe fn store(to: *mut f32, value: Self::Vector);
+    /// Integers of −128 to 127, a byte each.
+    unsafe fn store_i8(to: *mut i8, value: Self::Vector);
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -271,6 +273,10 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: [f32; 8]) {
         to.cast::<[f32; 8]>().write_unaligned(value);
+    }
+    #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: [f32; 8]) {
+        to.cast::<[i8; 8]>().write_unaligned(value.map(|value| value as i8));
     }
     #[inline(always)]
     unsafe fn add(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {

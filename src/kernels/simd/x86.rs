@@ -43,6 +43,12 @@ impl Simd for Avx2 {
         _mm256_storeu_ps(to, value);
     }
     #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: __m256) {
+        let integers = _mm256_cvtps_epi32(value);
+        let pairs = _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
+        _mm_storel_epi64(to.cast(), _mm_packs_epi16(pairs, pairs));
+    }
+    #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
         _mm256_add_ps(a, b)
     }
@@ -170,6 +176,10 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m512) {
         _mm512_storeu_ps(to, value);
+    }
+    #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: __m512) {
+        _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value)));
     }
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {

@@ -41,8 +41,7 @@ pub(super) fn embed(table: &PackedMatrix, tokens: &[u32]) -> Result<Tensor> {
 
 pub(super) fn matmul(isa: Isa, pool: &Pool, input: &Tensor, weights: &PackedMatrix) -> Result<Tensor> {
     let (tokens, _) = input.dims2()?;
-    let mut out = vec![0f32; tokens * weights.rows()];
-    read(input, |input| matmul_kernel(isa, pool, weights, input, &mut out))?;
+    let out = read(input, |input| matmul_kernel(isa, pool, weights, input))?;
     tensor(out, tokens, weights.rows())
 }
 
@@ -57,8 +56,7 @@ fn with_norm<R>(norm: &Norm, use_it: impl FnOnce(NormArgs<'_>) -> R) -> Result<R
 
 pub(super) fn norm(isa: Isa, pool: &Pool, input: &Tensor, norm: &Norm) -> Result<Tensor> {
     let (tokens, width) = input.dims2()?;
-    let mut out = vec![0f32; tokens * width];
-    read(input, |input| with_norm(norm, |args| elementwise::norm(isa, pool, input, args, &mut out)))??;
+    let out = read(input, |input| with_norm(norm, |args| elementwise::norm(isa, pool, input, args)))??;
     tensor(out, tokens, width)
 }
 
@@ -76,8 +74,7 @@ pub(super) fn activate(isa: Isa, pool: &Pool, values: Tensor, activation: Activa
 pub(super) fn gated(isa: Isa, pool: &Pool, gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let (tokens, double) = gate_up.dims2()?;
     let width = double / 2;
-    let mut out = vec![0f32; tokens * width];
-    read(gate_up, |gate_up| elementwise::gated(isa, pool, activation, gate_up, width, &mut out))?;
+    let out = read(gate_up, |gate_up| elementwise::gated(isa, pool, activation, gate_up, width))?;
     tensor(out, tokens, width)
 }
 
@@ -89,12 +86,13 @@ pub(super) fn add(pool: &Pool, hidden: &Tensor, found: Tensor) -> Result<Tensor>
     Ok(found)
 }
 
-pub(super) fn rotary(rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
+pub(super) fn rotary(pool: &Pool, rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
     let heads = shape.heads + shape.kv_heads;
     rows.inplace_op1(&InPlace {
         name: "rotary",
         apply: |rows: &mut [f32], row_len| {
-            elementwise::rotary(rows, row_len, heads, shape.rotary_layout(), &angles.cosines, &angles.sines);
+            let layout = shape.rotary_layout();
+            elementwise::rotary(pool, rows, row_len, heads, layout, &angles.cosines, &angles.sines);
             Ok(())
         },
     })?;
