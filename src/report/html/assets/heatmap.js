@@ -41,7 +41,7 @@ export class Heatmap {
     const left = Math.ceil(widest) + 40;
     const zoom = this.app.camera?.zoom ?? 0;
     const flat = zoom >= widest + 10;
-    const top = flat ? 30 : Math.ceil(widest) + 14;
+    const top = flat ? 30 : Math.max(44, Math.ceil(widest) + 14);
     return { left, top, width: Math.max(40, width - left - 8), height: Math.max(40, height - top - 8), flat };
   }
 

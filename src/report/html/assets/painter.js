@@ -87,17 +87,16 @@ export class GlPainter {
   begin(look, [x, y, width, height]) {
     const { gl, canvas, places } = this;
     gl.viewport(0, 0, canvas.width, canvas.height);
+    gl.disable(gl.SCISSOR_TEST);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
     const [left, right] = [Math.max(0, Math.round(x)), Math.min(canvas.width, Math.round(x + width))];
     const [top, bottom] = [Math.max(0, Math.round(y)), Math.min(canvas.height, Math.round(y + height))];
-    if (right > left && bottom > top) {
-      gl.enable(gl.SCISSOR_TEST);
-      gl.scissor(left, canvas.height - bottom, right - left, bottom - top);
-      gl.clearColor(...look.paper.map((c) => c / 255), 1);
-      gl.clear(gl.COLOR_BUFFER_BIT);
-      gl.disable(gl.SCISSOR_TEST);
-    }
+    // The last blocks can reach beyond the map: what follows is cut at its edge.
+    gl.enable(gl.SCISSOR_TEST);
+    gl.scissor(left, canvas.height - bottom, Math.max(0, right - left), Math.max(0, bottom - top));
+    gl.clearColor(...look.paper.map((c) => c / 255), 1);
+    gl.clear(gl.COLOR_BUFFER_BIT);
     this.texture(1, this.table);
     if (this.painted !== look.table) {
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, look.table);
@@ -140,11 +139,16 @@ export class CanvasPainter {
   }
   begin(look, [x, y, width, height]) {
     const { context } = this;
-    context.setTransform(1, 0, 0, 1, 0, 0);
+    if (this.look) context.restore();
+    context.save();
     context.clearRect(0, 0, context.canvas.width, context.canvas.height);
     context.imageSmoothingEnabled = false;
     context.fillStyle = `rgb(${look.paper.join(' ')})`;
-    context.fillRect(Math.round(x), Math.round(y), Math.round(x + width) - Math.round(x), Math.round(y + height) - Math.round(y));
+    context.beginPath();
+    context.rect(Math.round(x), Math.round(y), Math.round(x + width) - Math.round(x), Math.round(y + height) - Math.round(y));
+    context.fill();
+    // The last blocks can reach beyond the map.
+    context.clip();
     const same = ['table', 'channel', 'shown', 'causal', 'window', 'size'];
     if (!this.look || same.some((name) => this.look[name] !== look[name])) this.images.clear();
     this.look = look;
