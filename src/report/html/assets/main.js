@@ -347,8 +347,8 @@ class App {
       only('text', choice('Shade', 'direction', [['from', 'what it attends to'], ['to', 'what attends to it']])),
       only('overview head text', choice('Scale', 'scale', [['linear', 'linear'], ['log', 'log']], 'Logarithmic shows small weights too')),
       only('overview head', choice('Colours', 'colour', COLOUR_NAMES.map((name) => [name, name]))),
-      data.size > 64 && only('overview head', choice('Blocks', 'channel', [['max', 'maximum'], ['mean', 'mean']], 'What a pixel shows that stands for many weights')),
-      only('overview head text arcs', choice('Hide first', 'hide', [[0, 'none'], [1, '1 token'], [2, '2 tokens'], [4, '4 tokens']], 'Takes the first tokens out, where attention is parked, and brings the rest of each row back to 1')),
+      data.size > 64 && only('overview head', choice('Blocks', 'channel', [['max', 'max'], ['mean', 'mean']], 'What a pixel shows that stands for many weights')),
+      only('overview head text arcs', choice('Hide first', 'hide', [[0, 'none'], [1, '1'], [2, '2'], [4, '4']], 'Takes the first tokens out, where attention is parked, and brings the rest of each row back to 1')),
       only('overview head text arcs', element('label', { title: 'Weights below this are left blank' }, element('span', {}, 'At least'), this.threshold, this.thresholdText)),
     );
     this.bar = element('div', { className: 'scale', 'aria-hidden': 'true' });

@@ -20,7 +20,7 @@ export class TextView {
     app.data.tokens.forEach((token, position) => {
       const span = element(
         'span',
-        { role: 'option', id: `token-${position}`, className: token.generated ? 'token generated' : 'token', dir: 'auto' },
+        { role: 'option', id: `token-${position}`, className: token.generated ? 'token generated' : 'token', dir: 'auto', 'aria-label': running(token).trim() === '' ? token.label : null },
         running(token),
       );
       if (token.text === '') span.classList.add('bytes');
