@@ -77,6 +77,11 @@ impl Dump {
         Ok(Dump { folder: folder.to_path_buf(), manifest, tokens, steps })
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -213,10 +218,6 @@ impl Dump {
         });
         let tensors = tensors.collect::<Result<_>>()?;
         Ok((reader, tensors))
-    }
-
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
     }
 }
 

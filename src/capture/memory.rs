@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::model::{AttentionObserver, AttentionRows, StepShape, ValueNorms};
+use crate::model::{AttentionObserver, AttentionRows, Projected, StepShape, ValueNorms};
 
 /// The maps of one layer in one step, `[heads, queries, keys]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,6 +144,20 @@ impl AttentionObserver for Both<'_> {
         }
         if self.1.wants_value_norms(norms.layer) {
             self.1.observe_value_norms(norms)?;
+        }
+        Ok(())
+    }
+
+    fn wants_projected(&self, layer: usize) -> bool {
+        self.0.wants_projected(layer) || self.1.wants_projected(layer)
+    }
+
+    fn projected(&mut self, rows: Projected<'_>) -> Result<()> {
+        if self.0.wants_projected(rows.layer) {
+            self.0.projected(rows)?;
+        }
+        if self.1.wants_projected(rows.layer) {
+            self.1.projected(rows)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use attend::capture::memory::Both;
 use attend::capture::{Dump, LayerMap, ShownMap, TokenRecord};
 use attend::model::{AttentionObserver, AttentionRows, Forward, Mask};
+use attend::report::html::Chosen;
 use attend::report::table::Window;
 use attend::report::{ColourDepth, MapTable, Rollout, ValueWeighted, label};
 use clap::{Args, ValueEnum};
@@ -21,7 +22,7 @@ use super::model_args::{CacheDtype, ComputeArgs, Kernels, ModelArgs};
 use super::output::{note, print};
 use super::progress::load;
 use super::prompt_args::{PromptArgs, records};
-use super::{Outcome, usage};
+use super::{Outcome, page, usage};
 
 #[derive(Args)]
 pub struct MapArgs {
@@ -57,6 +58,10 @@ pub struct MapArgs {
     view: View,
     #[command(flatten)]
     ablate: AblateArgs,
+    /// Write a page with all heads into one file instead, to be opened in a browser; where it would
+    /// pass 50 MB, --layer and --head choose whose rows it keeps
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "queries", "keys", "mask", "attention"])]
+    html: Option<PathBuf>,
     #[command(flatten)]
     capture: CaptureArgs,
 }
@@ -99,6 +104,9 @@ struct Shown {
 }
 
 pub fn run(args: MapArgs) -> Result<Outcome> {
+    if let Some(file) = &args.html {
+        return write_page(&args, file);
+    }
     let dump = args.positional.as_ref().map(PathBuf::from).filter(|path| Dump::is_at(path));
     let shown = match &dump {
         Some(folder) => from_dump(&args, folder)?,
@@ -116,6 +124,24 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
         }
     };
     print(&render(&args, &shown)?)?;
+    Ok(Outcome::Done)
+}
+
+/// `--html`: the page of a dump or a text.
+fn write_page(args: &MapArgs, file: &Path) -> Result<Outcome> {
+    let shown = page::open(args.positional.as_deref(), &args.prompt, &args.model)?;
+    let wanted = |number: Option<usize>, known: usize| number.is_none_or(|number| number == known);
+    let heads = shown.page.maps(0).map_or(&[][..], |maps| maps.heads());
+    let heads = heads.iter().map(|head| (head.layer, head.head));
+    let heads: Vec<_> = heads.filter(|(l, h)| wanted(args.layer, *l) && wanted(args.head, *h)).collect();
+    if heads.is_empty() {
+        return Err(usage("--layer and --head together name no head of these maps"));
+    }
+    let chosen = match (args.layer, args.head) {
+        (None, None) => Chosen::Best,
+        _ => Chosen::Heads(heads),
+    };
+    page::write_file(&shown, &chosen, file)?;
     Ok(Outcome::Done)
 }
 

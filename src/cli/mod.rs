@@ -11,10 +11,12 @@ mod dump;
 mod generate;
 mod heads;
 mod held;
+mod http;
 mod info;
 mod map;
 mod model_args;
 mod output;
+mod page;
 mod perplexity;
 mod perplexity_csv;
 mod progress;
@@ -22,6 +24,7 @@ mod prompt_args;
 mod prompt_cache_args;
 mod shell;
 mod speculate_args;
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -42,6 +45,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Show what a head attends to, for a text or from a dump
     Map(map::MapArgs),
+    /// Look at attention in a browser: of a dump, or of a text
+    View(view::ViewArgs),
     /// Score what each head does, or rank heads by what is lost without each
     Heads(heads::HeadsArgs),
     /// Show how far two runs' heads are apart on the same text
@@ -79,6 +84,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
+        Command::View(args) => view::run(args),
         Command::Heads(args) => heads::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Dump(args) => dump::run(args),

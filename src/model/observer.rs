@@ -51,6 +51,24 @@ pub struct ValueNorms<'a> {
     pub norms: &'a [f32],
 }
 
+/// What one layer's scores are made of, for the tokens of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Projected<'a> {
+    pub layer: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// What the products of queries and keys are multiplied with: 1/√dₖ in most models.
+    pub scale: f32,
+    /// Scores are held within ± this, by tanh.
+    pub cap: Option<f32>,
+    /// Added to the scores of each head, `[heads, keys]`.
+    pub bias: Option<&'a [f32]>,
+    /// Queries, keys and values, normed and turned by their positions:
+    /// `[tokens, (heads + 2 · kv_heads) · head_dim]`
+    pub rows: &'a [f32],
+}
+
 /// Receives attention maps while the model runs.
 ///
 /// Rows come in blocks of queries, every layer's blocks in order, and layers in order. An error
@@ -81,6 +99,20 @@ pub trait AttentionObserver {
     /// # Errors
     /// The observer's own.
     fn observe_value_norms(&mut self, _norms: ValueNorms<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether a layer that [`wants`](AttentionObserver::wants) answers `true` for lends its queries,
+    /// keys and values too.
+    fn wants_projected(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives a layer's queries, keys and values, before its rows.
+    ///
+    /// # Errors
+    /// The observer's own.
+    fn projected(&mut self, _rows: Projected<'_>) -> Result<()> {
         Ok(())
     }
 

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod export;
 pub mod grid;
 pub mod heads;
+pub mod html;
 pub mod label;
 pub mod table;
 pub mod views;
