@@ -1,5 +1,7 @@
-//! Whole steps of the embedded model, without and with every map written to disk:
+//! Loading the embedded model, and whole steps of it, without and with every map written to disk:
 //! `cargo bench --bench steps`.
+
+use std::time::Duration;
 
 use attend::capture::{AttentionDtype, Recorder, Selection};
 use attend::model::{AttentionObserver, Decoder, Forward, KvCache, Mask};
@@ -19,6 +21,8 @@ fn forward(
 
 fn steps(criterion: &mut Criterion) {
     let checkpoint = Checkpoint::embedded().unwrap();
+    criterion.bench_function("open", |b| b.iter(|| Checkpoint::embedded().unwrap()));
+    criterion.bench_function("load", |b| b.iter(|| checkpoint.load(&LoadOptions::default()).unwrap()));
     let decoder = checkpoint.load(&LoadOptions::default()).unwrap();
     let config = decoder.config();
     let ids: Vec<u32> = (0..PROMPT as u32).map(|i| i * 37 % 4096).collect();
@@ -61,5 +65,18 @@ fn steps(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, steps);
+/// Short, as those of the kernels.
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .without_plots()
+}
+
+criterion_group!(
+    name = benches;
+    config = short();
+    targets = steps
+);
 criterion_main!(benches);

@@ -114,13 +114,8 @@ fn statistics_are_those_of_the_whole_maps() {
                     let entropy: f64 = p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
                     let distance: f64 =
                         p.iter().enumerate().map(|(key, p)| p * query.abs_diff(key) as f64).sum();
-                    let expected = [
-                        entropy,
-                        p[0],
-                        p[query],
-                        if query > 0 { p[query - 1] } else { 0.0 },
-                        distance,
-                    ];
+                    let expected =
+                        [entropy, p[0], p[query], if query > 0 { p[query - 1] } else { 0.0 }, distance];
                     let ours = [
                         &numbers.entropy,
                         &numbers.first_token,
@@ -149,8 +144,7 @@ fn the_largest_weights_are_those_of_the_whole_maps() {
         assert_eq!(top.manifest().kind, AttentionKind::Top(count));
         for step in 0..STEPS {
             for layer in 0..LAYERS {
-                let (map, rows) =
-                    (whole.layer_map(step, layer).unwrap(), top.top_rows(step, layer).unwrap());
+                let (map, rows) = (whole.layer_map(step, layer).unwrap(), top.top_rows(step, layer).unwrap());
                 assert_eq!(rows.count, count.min(map.keys));
                 for (index, weights) in map.weights.chunks_exact(map.keys).enumerate() {
                     let mut sorted = weights.to_vec();
@@ -298,7 +292,8 @@ fn map_shows_the_queries_that_there_are() {
         run(&[&["map", arg(&path), "--keys", "0-5"], more].concat())
     };
     let all = String::from_utf8(table("all", "all", &["--queries", "0-99"]).stdout).unwrap();
-    let row = |query: usize| all.lines().find(|line| line.trim_start().starts_with(&format!("{query} "))).unwrap();
+    let row =
+        |query: usize| all.lines().find(|line| line.trim_start().starts_with(&format!("{query} "))).unwrap();
     let some = String::from_utf8(table("some", "every:40", &[]).stdout).unwrap();
     let rows: Vec<&str> = some.lines().skip(6).take(3).collect();
     assert_eq!(rows, [row(0), row(40), row(80)], "{some}");
@@ -307,7 +302,10 @@ fn map_shows_the_queries_that_there_are() {
     assert!(message.contains("step 0 has no recorded query: --queries was 101-101"), "{message}");
     let stats = recorded.run("stats", "llama", &["--attention-kind", "stats"]).0;
     let message = failure(&run(&["map", arg(&stats)]), 1);
-    assert!(message.contains("holds stats of each row") && message.contains("--attention-kind full"), "{message}");
+    assert!(
+        message.contains("holds stats of each row") && message.contains("--attention-kind full"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -291,6 +291,27 @@ fn bench_rows_have_what_they_promise() {
     assert!(message.contains("--no-capture"), "{message}");
     let table = stdout(&args);
     assert!(table.contains("tg4 @ d8") && table.contains("GB/s from memory with 1 thread"), "{table}");
+    assert_eq!(table.matches("loading as f32: 0.").count(), 1, "{table}");
+}
+
+/// More threads than CPUs would only wait for one another.
+#[test]
+#[cfg(target_os = "linux")]
+fn there_are_no_more_threads_than_cpus_that_may_be_used() {
+    let model = model();
+    let bench = ["bench", "-m", &model, "-p", "4", "-n", "0", "-r", "1", "--no-capture", "-o", "json"];
+    // util-linux's, as every distribution has it.
+    let mut command = std::process::Command::new("taskset");
+    command.args(["-c", "0", env!("CARGO_BIN_EXE_attend")]).args(bench);
+    let threads = |command: &mut std::process::Command| {
+        let output = command.output().unwrap();
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        (rows[0]["threads"].as_u64().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(threads(&mut command).0, 1);
+    let (count, stderr) = threads(command.args(["-t", "64"]));
+    assert_eq!(count, 1);
+    assert!(stderr.contains("--threads 64: this process may use 1 CPU"), "{stderr}");
 }
 
 #[test]

@@ -250,7 +250,9 @@ fn csv_has_a_line_a_weight() {
     assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), [line(0), line(1), rest]);
     let text = convert(&["--attention-kind", "stats", "--heads", "1.2", "--queries", "5"]);
     let stats = Dump::open(&path).unwrap().statistics(0, 1).unwrap();
-    assert!(text.starts_with("step,layer,head,query,entropy,first_token,self,previous_token,mean_distance\n"));
+    assert!(
+        text.starts_with("step,layer,head,query,entropy,first_token,self,previous_token,mean_distance\n")
+    );
     assert!(text.contains(&format!("\n0,1,2,5,{},{},", stats.entropy[0], stats.first_token[0])), "{text}");
     let message = failure(&run(&["dump", "convert", arg(&path), "--to", "csv", "-o", arg(&out)]), 1);
     assert!(message.contains("is there already"), "{message}");

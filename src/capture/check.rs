@@ -36,12 +36,8 @@ pub fn check(folder: &Path) -> Result<Checked> {
     let dump = Dump::open(folder)?;
     check_manifest(&dump)?;
     check_tokens(&dump)?;
-    let mut checked = Checked {
-        steps: dump.steps().len(),
-        tokens: dump.tokens().len(),
-        rows: 0,
-        ignored: cut_off(&dump)?,
-    };
+    let mut checked =
+        Checked { steps: dump.steps().len(), tokens: dump.tokens().len(), rows: 0, ignored: cut_off(&dump)? };
     let mut start = 0;
     for record in dump.steps() {
         check_order(&dump, record, start)?;
@@ -83,7 +79,8 @@ fn check_manifest(dump: &Dump) -> Result<()> {
 fn check_tokens(dump: &Dump) -> Result<()> {
     let path = dump.folder().join(TOKENS);
     for (position, token) in dump.tokens().iter().enumerate() {
-        let role = if position < dump.manifest().prompt_tokens { TokenRole::Prompt } else { TokenRole::Generated };
+        let role =
+            if position < dump.manifest().prompt_tokens { TokenRole::Prompt } else { TokenRole::Generated };
         if token.index != position || token.role != role {
             return Err(fault(
                 &path,
@@ -232,7 +229,13 @@ impl Layer<'_> {
         Err(reader.problem(format!("{place}: its weights sum to {sum}, expected 1 within {tolerance:e}")))
     }
 
-    fn full(&self, reader: &mut StepReader, tensors: &[Values], keys: usize, block: Range<usize>) -> Result<()> {
+    fn full(
+        &self,
+        reader: &mut StepReader,
+        tensors: &[Values],
+        keys: usize,
+        block: Range<usize>,
+    ) -> Result<()> {
         let weights = reader.f32s(tensors[0], block.start * keys, block.len() * keys)?;
         for (row, weights) in block.zip(weights.chunks_exact(keys)) {
             let visible = self.visible(row);
@@ -252,7 +255,13 @@ impl Layer<'_> {
         Ok(())
     }
 
-    fn top(&self, reader: &mut StepReader, tensors: &[Values], count: usize, block: Range<usize>) -> Result<()> {
+    fn top(
+        &self,
+        reader: &mut StepReader,
+        tensors: &[Values],
+        count: usize,
+        block: Range<usize>,
+    ) -> Result<()> {
         let weights = reader.f32s(tensors[0], block.start * count, block.len() * count)?;
         let keys = reader.i32s(tensors[1], block.start * count, block.len() * count)?;
         let rest = reader.f32s(tensors[2], block.start, block.len())?;
@@ -295,7 +304,9 @@ impl Layer<'_> {
                 let value = f64::from(values[row - block.start]);
                 if !(value >= 0.0 && value <= most + 1e-4 * (1.0 + most)) {
                     let (place, name) = (self.place(row), STATISTICS[number]);
-                    return Err(reader.problem(format!("{place}: {name} is {value}, expected 0 to {most:.4}")));
+                    return Err(
+                        reader.problem(format!("{place}: {name} is {value}, expected 0 to {most:.4}"))
+                    );
                 }
             }
         }

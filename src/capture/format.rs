@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::{AttentionKind, QuerySelection, Rows};
 use crate::generation::Sampling;
-use crate::model::Mask;
+use crate::model::{HeadIntervention, Mask, Silence};
 
 /// `format` of every manifest.
 pub const FORMAT: &str = "attend-attention";
@@ -68,6 +68,32 @@ pub struct Manifest {
     pub prompt_tokens: usize,
     /// How tokens were chosen; `null` where none was.
     pub sampling: Option<serde_json::Value>,
+    /// Heads that were silenced; not there where none was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ablated: Vec<AblatedHeads>,
+}
+
+/// Silenced heads of one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AblatedHeads {
+    pub layer: usize,
+    pub heads: Vec<usize>,
+    /// What stood in for them.
+    pub with: Silence,
+}
+
+impl AblatedHeads {
+    /// Those of an intervention, by layer and by what stands in.
+    pub fn of(intervention: &HeadIntervention) -> Vec<AblatedHeads> {
+        let mut ablated: Vec<AblatedHeads> = vec![];
+        for (layer, head, with) in intervention.silenced() {
+            match ablated.iter_mut().find(|known| (known.layer, known.with) == (layer, with)) {
+                Some(known) => known.heads.push(head),
+                None => ablated.push(AblatedHeads { layer, heads: vec![head], with }),
+            }
+        }
+        ablated
+    }
 }
 
 /// The model that attended.

@@ -77,7 +77,8 @@ impl Layout {
             let of_layer = parts.iter().map(|part| {
                 let end = at + heads.len() * rows.count * part.row_bytes();
                 let comma = if json.len() == 1 { "" } else { "," };
-                let (name, dtype, shape) = (part.name(*layer), part.dtype, part.shape(heads.len(), rows.count));
+                let (name, dtype, shape) =
+                    (part.name(*layer), part.dtype, part.shape(heads.len(), rows.count));
                 json.push_str(&format!(
                     r#"{comma}"{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{at},{end}]}}"#
                 ));
@@ -113,7 +114,8 @@ pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: 
         let row_bytes: usize = parts.iter().map(Part::row_bytes).sum();
         (heads * rows(first, keys).count * row_bytes) as u64
     };
-    let header = |first: usize, keys: usize| Layout::new(manifest, rows(first, keys), keys).header.len() as u64;
+    let header =
+        |first: usize, keys: usize| Layout::new(manifest, rows(first, keys), keys).header.len() as u64;
     let later = new_tokens.saturating_sub(1);
     let positions = prompt_tokens + later;
     const MANIFEST: u64 = 2_000;

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::model::{AttentionObserver, AttentionRows, StepShape};
+use crate::model::{AttentionObserver, AttentionRows, StepShape, ValueNorms};
 
 /// The maps of one layer in one step, `[heads, queries, keys]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,11 @@ pub struct LayerMap {
 }
 
 impl LayerMap {
+    /// The position of a row's query.
+    pub fn query(&self, row: usize) -> usize {
+        self.first_query + row * self.stride
+    }
+
     /// One head's map, `[queries, keys]`.
     ///
     /// # Panics
@@ -125,6 +130,20 @@ impl AttentionObserver for Both<'_> {
         }
         if self.1.wants(rows.layer) {
             self.1.observe(rows)?;
+        }
+        Ok(())
+    }
+
+    fn wants_value_norms(&self, layer: usize) -> bool {
+        self.0.wants_value_norms(layer) || self.1.wants_value_norms(layer)
+    }
+
+    fn observe_value_norms(&mut self, norms: ValueNorms<'_>) -> Result<()> {
+        if self.0.wants_value_norms(norms.layer) {
+            self.0.observe_value_norms(norms)?;
+        }
+        if self.1.wants_value_norms(norms.layer) {
+            self.1.observe_value_norms(norms)?;
         }
         Ok(())
     }

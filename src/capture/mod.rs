@@ -20,7 +20,9 @@ mod writer;
 
 pub use check::{Checked, check};
 pub use dump::{Dump, LayerStatistics, TopRows};
-pub use format::{AttentionDtype, LayerHeads, Manifest, ModelInfo, StepRecord, TokenRecord, TokenRole};
+pub use format::{
+    AblatedHeads, AttentionDtype, LayerHeads, Manifest, ModelInfo, StepRecord, TokenRecord, TokenRole,
+};
 pub use kind::{AttentionKind, QuerySelection, Rows};
 pub use memory::{LayerMap, ShownMap};
 pub use recorder::Recorder;

@@ -94,6 +94,7 @@ impl Recorder {
                 .collect(),
             prompt_tokens,
             sampling: sampling.map(sampling_json),
+            ablated: vec![],
         }
     }
 

@@ -54,11 +54,9 @@ impl Selection {
             None => (0..model_layers).collect(),
         };
         let mut wanted = vec![vec![heads.is_none(); model_heads]; model_layers];
-        for part in heads.iter().flat_map(|list| list.split(',')) {
-            let (layer, head) = part.split_once('.').unwrap_or(("*", part));
-            let layers = range(layer, "layer", "--heads", model_layers)?;
-            for head in range(head, "head", "--heads", model_heads)? {
-                layers.iter().for_each(|layer| wanted[*layer][head] = true);
+        if let Some(list) = heads {
+            for (layer, head) in head_list(list, "--heads", model_layers, model_heads)? {
+                wanted[layer][head] = true;
             }
         }
         let selected: Vec<LayerHeads> = wanted
@@ -90,6 +88,26 @@ impl Selection {
     pub fn kind(&self) -> AttentionKind {
         self.kind
     }
+}
+
+/// Layers and heads in the notation of [`Selection::parse`]'s `heads`; `option` is what gave the list.
+///
+/// # Errors
+/// If a part cannot be read, or is out of range.
+pub fn head_list(
+    list: &str,
+    option: &str,
+    model_layers: usize,
+    model_heads: usize,
+) -> Result<Vec<(usize, usize)>> {
+    let mut heads = vec![];
+    for part in list.split(',') {
+        let (layer, head) = part.split_once('.').unwrap_or(("*", part));
+        let layers = range(layer, "layer", option, model_layers)?;
+        let in_layer = range(head, "head", option, model_heads)?;
+        heads.extend(layers.iter().flat_map(|layer| in_layer.iter().map(|head| (*layer, *head))));
+    }
+    Ok(heads)
 }
 
 /// `3`, `3-5` or `*`, below `count`.

@@ -154,13 +154,7 @@ impl StepReader {
     }
 
     /// Lends bytes in pieces of whole values.
-    fn read(
-        &mut self,
-        values: Values,
-        from: usize,
-        count: usize,
-        mut lend: impl FnMut(&[u8]),
-    ) -> Result<()> {
+    fn read(&mut self, values: Values, from: usize, count: usize, mut lend: impl FnMut(&[u8])) -> Result<()> {
         let size = values.dtype.bitsize() / 8;
         let read = |file: &mut File, lend: &mut dyn FnMut(&[u8])| -> std::io::Result<()> {
             file.seek(SeekFrom::Start(values.start + (from * size) as u64))?;

@@ -48,8 +48,15 @@ enum Job {
     /// A line of `tokens.jsonl`.
     Token(Vec<u8>),
     /// A step's file begins with these bytes and will have this length. One that is not whole goes.
-    Begin { file: String, bytes: Vec<u8>, len: usize },
-    Write { at: usize, bytes: Vec<u8> },
+    Begin {
+        file: String,
+        bytes: Vec<u8>,
+        len: usize,
+    },
+    Write {
+        at: usize,
+        bytes: Vec<u8>,
+    },
     /// The step is whole.
     Commit(StepRecord),
 }

@@ -168,11 +168,20 @@ impl Checkpoint {
     /// # Errors
     /// If there is no memory for them, or a device refuses.
     pub fn load(&self, options: &LoadOptions) -> Result<Decoder> {
+        self.load_telling(options, &|_, _| ())
+    }
+
+    /// The same, and calls `progress` after every few megabytes with how many bytes of the files'
+    /// matrices have been taken over, and of how many.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_telling(&self, options: &LoadOptions, progress: &dyn Fn(usize, usize)) -> Result<Decoder> {
         let element = self.element(options.element)?;
         let precision = Precision { asked: options.element, element, cache: options.cache };
         let pool = Arc::new(Pool::new(options.threads));
         let ops = Ops::new(options.device.clone(), options.kernels, precision, pool)?;
-        Decoder::new(self.config.clone(), ops, &self.named_weights())
+        Decoder::new(self.config.clone(), ops, &self.named_weights().telling(progress)?)
     }
 
     /// The model's name: its folder's, or that on the hub.

@@ -11,6 +11,9 @@ use crate::kernels::matmul::{ElementType, RawMatrix};
 use crate::model::parameter::Part;
 use crate::model::{ModelConfig, Module, Parameter, ParameterSource};
 
+/// Bytes that are compared before their pages are given back.
+const COMPARED: usize = 4 << 20;
+
 /// A checkpoint's weights behind a family's names.
 pub(super) struct NamedWeights<'a> {
     weights: &'a Weights,
@@ -20,16 +23,49 @@ pub(super) struct NamedWeights<'a> {
     lacking: &'a str,
     /// The layer that was asked for last: when the next begins, the pages read so far can go.
     layer: Cell<Option<usize>>,
+    /// Told how many bytes of the matrices have been taken over, and of how many.
+    progress: &'a dyn Fn(usize, usize),
+    taken: Cell<usize>,
+    all: usize,
 }
 
 impl<'a> NamedWeights<'a> {
     pub(super) fn new(weights: &'a Weights, family: &'a Family, config: &'a ModelConfig) -> NamedWeights<'a> {
-        let whole = NamedWeights { weights, family, config, lacking: "", layer: Cell::new(None) };
+        let mut named = NamedWeights {
+            weights,
+            family,
+            config,
+            lacking: "",
+            layer: Cell::new(None),
+            progress: &|_, _| (),
+            taken: Cell::new(0),
+            all: 0,
+        };
         let missing = |named: &NamedWeights<'_>| {
             named.names(Module::Embedding.weight()).iter().any(|name| !weights.holds(name))
         };
-        let headless = NamedWeights { lacking: family.prefix, layer: Cell::new(None), ..whole };
-        if missing(&whole) && !missing(&headless) { headless } else { whole }
+        if missing(&named) {
+            named.lacking = family.prefix;
+            if missing(&named) {
+                named.lacking = "";
+            }
+        }
+        named
+    }
+
+    /// Tells `progress` how many bytes of the matrices have been taken over, and of how many.
+    ///
+    /// # Errors
+    /// If one of them is missing or has a wrong shape or type.
+    pub(super) fn telling(mut self, progress: &'a dyn Fn(usize, usize)) -> Result<NamedWeights<'a>> {
+        for (parameter, shape) in self.config.parameters() {
+            if parameter.role().is_some() {
+                let row = self.element(parameter, &shape)?.row_bytes(shape[1]);
+                self.all += row.unwrap_or(0) * shape[0];
+            }
+        }
+        self.progress = progress;
+        Ok(self)
     }
 
     /// Whether there is an output head that differs from the embedding, which the config says it is.
@@ -48,7 +84,15 @@ impl<'a> NamedWeights<'a> {
         }
         let shape = [self.config.vocabulary, self.config.embedding_width];
         let (head, embedding) = (self.parameter(head, &shape)?, self.parameter(embedding, &shape)?);
-        Ok((head.element, head.bytes) != (embedding.element, embedding.bytes))
+        let same = head.element == embedding.element
+            && head.bytes.len() == embedding.bytes.len()
+            && head.bytes.chunks(COMPARED).zip(embedding.bytes.chunks(COMPARED)).all(|(head, embedding)| {
+                let same = head == embedding;
+                self.weights.release_part(head);
+                self.weights.release_part(embedding);
+                same
+            });
+        Ok(!same)
     }
 
     /// The tensors that hold a parameter, as they are called in these files.
@@ -143,6 +187,12 @@ impl ParameterSource for NamedWeights<'_> {
             (rows, _) => select(matrix, rows, false),
         })
     }
+
+    fn taken(&self, bytes: &[u8]) {
+        self.weights.release_part(bytes);
+        self.taken.set(self.taken.get() + bytes.len());
+        (self.progress)(self.taken.get().min(self.all), self.all);
+    }
 }
 
 /// Matrices on top of one another; vectors one behind the other.
@@ -203,15 +253,28 @@ pub(super) fn transpose(matrix: &RawMatrix<'_>) -> RawMatrix<'static> {
         return transpose(&RawMatrix { rows, columns, element, bytes: bytes.into() });
     }
     let (rows, columns) = (matrix.columns, matrix.rows);
-    let size = matrix.element.block_bytes();
-    let mut bytes = Vec::with_capacity(matrix.bytes.len());
-    for row in 0..rows {
-        for column in 0..columns {
-            let at = (column * rows + row) * size;
-            bytes.extend_from_slice(&matrix.bytes[at..at + size]);
+    let bytes = match matrix.element.block_bytes() {
+        4 => turned::<4>(&matrix.bytes, rows, columns),
+        _ => turned::<2>(&matrix.bytes, rows, columns),
+    };
+    RawMatrix { rows, columns, element: matrix.element, bytes: bytes.into() }
+}
+
+/// Elements of `SIZE` bytes, `[columns][rows]` → `[rows][columns]`, in squares that fit the innermost cache.
+fn turned<const SIZE: usize>(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+    const SQUARE: usize = 32;
+    let from = bytes.as_chunks::<SIZE>().0;
+    let mut to = vec![[0u8; SIZE]; rows * columns];
+    for first_row in (0..rows).step_by(SQUARE) {
+        for first_column in (0..columns).step_by(SQUARE) {
+            for row in first_row..rows.min(first_row + SQUARE) {
+                for column in first_column..columns.min(first_column + SQUARE) {
+                    to[row * columns + column] = from[column * rows + row];
+                }
+            }
         }
     }
-    RawMatrix { rows, columns, element: matrix.element, bytes: bytes.into() }
+    to.into_flattened()
 }
 
 #[cfg(test)]

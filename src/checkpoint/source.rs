@@ -32,11 +32,21 @@ pub enum Bytes {
 impl Bytes {
     /// Gives the memory of pages read so far back to the system; they are read again if needed.
     pub(super) fn release(&self) {
+        self.release_part(self);
+    }
+
+    /// The same of the pages that `part` lies on, if it is part of this file.
+    pub(super) fn release_part(&self, part: &[u8]) {
         #[cfg(unix)]
-        if let Bytes::Mapped(map) = self {
-            // SAFETY: the map is of a file and read-only, so a dropped page comes back as it was.
-            // A system that refuses keeps the pages, which is only less frugal.
-            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        if let (Bytes::Mapped(map), false) = (self, part.is_empty()) {
+            let (file, part) = (map.as_ptr_range(), part.as_ptr_range());
+            if part.start >= file.start && part.end <= file.end {
+                let from = part.start.addr() - file.start.addr();
+                let len = part.end.addr() - part.start.addr();
+                // SAFETY: the map is of a file and read-only, so a dropped page comes back as it was.
+                // A system that refuses keeps the pages, which is only less frugal.
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, len) };
+            }
         }
     }
 }

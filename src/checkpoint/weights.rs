@@ -146,6 +146,11 @@ impl Weights {
         self.files.iter().for_each(|file| file.bytes.release());
     }
 
+    /// Gives back the memory of a part that was lent.
+    pub(super) fn release_part(&self, part: &[u8]) {
+        self.files.iter().for_each(|file| file.bytes.release_part(part));
+    }
+
     pub(super) fn holds(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }

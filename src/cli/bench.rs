@@ -17,6 +17,7 @@ use super::bench_output::{Format, Row, Speculation, write_rows};
 use super::capture_args::StoredDtype;
 use super::model_args::{CacheDtype, Dtype, Kernels, device_name, open};
 use super::output::{interrupt_flag, note, print};
+use super::progress::load;
 use super::prompt_args::PromptArgs;
 use super::speculate_args::SpeculateArgs;
 use super::{Outcome, usage};
@@ -120,11 +121,11 @@ pub fn run(args: BenchArgs) -> Result<Outcome> {
             // Before the weights: its gigabyte must not count as the model's memory.
             let bandwidth = match measured {
                 Some(bandwidth) => bandwidth,
-                None => *measured.insert(bandwidth::measure(Isa::detect()?, options.threads)),
+                None => *measured.insert(bandwidth::measure(Isa::detect()?, options.threads)?),
             };
             memory::reset_peak();
             let started = Instant::now();
-            let decoder = checkpoint.load(&options)?;
+            let decoder = load(&checkpoint, &options)?;
             let load = Load { seconds: started.elapsed().as_secs_f64(), peak_memory: memory::peak() };
             let bench = Bench { args: &args, checkpoint: &checkpoint, decoder: &decoder, load, bandwidth };
             let mut add = |row: Row| -> Result<()> {
@@ -305,8 +306,7 @@ impl Bench<'_> {
             None,
         );
         let pool = self.decoder.ops().pool();
-        let recorder =
-            || Ok(Some(Recorder::create(folder.path(), &manifest, true)?.with_pool(pool.clone())));
+        let recorder = || Ok(Some(Recorder::create(folder.path(), &manifest, true)?.with_pool(pool.clone())));
         Ok(time(self.decoder, test, self.args.repetitions as usize, recorder, go_on)?)
     }
 }

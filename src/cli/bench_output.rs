@@ -147,6 +147,17 @@ fn footer(rows: &[Row]) -> String {
             counted(row.threads, "thread"),
         );
     }
+    let mut loaded = (0, "");
+    for row in rows.iter().filter(|row| {
+        let of = (row.threads, row.dtype);
+        std::mem::replace(&mut loaded, of) != of
+    }) {
+        let _ = write!(out, "loading as {}: {:.2} s", row.dtype, row.load_seconds);
+        let _ = match row.load_peak_memory {
+            Some(peak) => writeln!(out, ", at most {} held", megabytes(peak)),
+            None => writeln!(out),
+        };
+    }
     if let Some(row) = rows.first() {
         let cache = megabytes(row.cache_bytes_per_token as u64);
         let _ = writeln!(out, "keys and values of a token: {cache} in {}", row.cache_dtype);

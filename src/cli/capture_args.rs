@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use attend::Checkpoint;
-use attend::capture::{AttentionDtype, AttentionKind, QuerySelection, Recorder, Selection};
+use attend::capture::{
+    AblatedHeads, AttentionDtype, AttentionKind, Manifest, QuerySelection, Recorder, Selection,
+};
 use attend::generation::{Prompt, Sampling};
 use attend::kernels::matmul::ElementType;
-use attend::model::{Decoder, Mask};
+use attend::model::{Decoder, HeadIntervention, Mask};
 use clap::{Args, ValueEnum};
 
 use super::output::{counted, megabytes, note};
@@ -70,6 +72,7 @@ pub struct RunInfo<'a> {
     pub element: ElementType,
     pub mask: Mask,
     pub sampling: Option<&'a Sampling>,
+    pub ablated: Option<&'a HeadIntervention>,
 }
 
 /// A dump that may be written: checked, and nothing done yet.
@@ -150,7 +153,8 @@ impl CapturePlan {
             megabytes(bytes)
         ));
         let Some(free) = free_bytes(&self.folder).filter(|free| *free < bytes) else { return Ok(()) };
-        let room = format!("the disk has {} free, and the dump may take {}", megabytes(free), megabytes(bytes));
+        let room =
+            format!("the disk has {} free, and the dump may take {}", megabytes(free), megabytes(bytes));
         if self.force {
             note(&format!("warning: {room}"));
             return Ok(());
@@ -169,7 +173,7 @@ impl CapturePlan {
         mask: Mask,
         prompt: usize,
         sampling: Option<&Sampling>,
-    ) -> attend::capture::Manifest {
+    ) -> Manifest {
         Recorder::manifest(checkpoint, element, &self.selection, self.dtype, mask, prompt, sampling)
     }
 
@@ -181,8 +185,9 @@ impl CapturePlan {
         prompt: &Prompt,
         run: &RunInfo<'_>,
     ) -> Result<Recorder> {
-        let manifest =
+        let mut manifest =
             self.manifest(checkpoint, run.element.name(), run.mask, prompt.ids.len(), run.sampling);
+        manifest.ablated = run.ablated.map(AblatedHeads::of).unwrap_or_default();
         let recorder = Recorder::create(&self.folder, &manifest, self.overwrite)?;
         let mut recorder = recorder.with_pool(decoder.ops().pool().clone());
         for record in records(prompt, checkpoint) {

@@ -4,9 +4,10 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use attend::checkpoint::hub::DownloadObserver;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::output::{LINE_EVERY, megabytes, note};
+use super::progress::bar;
 
 /// Shows one file at a time.
 pub struct DownloadProgress {
@@ -43,20 +44,7 @@ impl DownloadObserver for DownloadProgress {
     fn begin(&mut self, file: &str, there: u64, size: Option<u64>) {
         (self.file, self.size, self.last_line) = (file.into(), size, Instant::now());
         if self.terminal {
-            let (bar, template) = match size {
-                Some(size) => (
-                    ProgressBar::new(size),
-                    "{msg:26} {wide_bar} {decimal_bytes:>9} of {decimal_total_bytes:>9} {decimal_bytes_per_sec:>11} {eta:>4}",
-                ),
-                None => (
-                    ProgressBar::new_spinner(),
-                    "{msg:26} {spinner} {decimal_bytes:>9} {decimal_bytes_per_sec:>11}",
-                ),
-            };
-            // The template is ours and right; the plain style stands in if it ever were not.
-            bar.set_style(
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
+            let bar = bar(size);
             bar.set_message(file.to_owned());
             bar.set_position(there);
             // What is there from an earlier try says nothing of the speed.

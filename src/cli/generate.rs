@@ -16,12 +16,15 @@ use attend::model::{AttentionObserver, Mask};
 use clap::Args;
 
 use super::Outcome;
+use super::ablate_args::AblateArgs;
 use super::capture_args::{CaptureArgs, QueriesArg, RunInfo};
 use super::model_args::ModelArgs;
 use super::output::{counted, interrupt_flag, megabytes, note, print};
+use super::progress::load;
 use super::prompt_args::{PromptArgs, token_bytes};
 use super::prompt_cache_args::{PromptCacheArgs, restore};
 use super::speculate_args::{self, SpeculateArgs};
+use super::{Outcome, usage};
 
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -54,6 +57,8 @@ pub struct GenerateArgs {
     /// One JSON line a token: {"id":…,"text":…,"logprob":…}
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    ablate: AblateArgs,
     #[command(flatten)]
     capture: CaptureArgs,
     #[command(flatten)]
@@ -151,6 +156,12 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     if !args.stop.is_empty() {
         checkpoint.tokenizer().context("--stop is a text")?;
     }
+    let ablated = args.ablate.resolve(config)?;
+    if ablated.is_some() && args.prompt_cache.is_given() {
+        return Err(usage(
+            "--ablate and --prompt-cache do not go together: the file holds what the whole model made of the prompt",
+        ));
+    }
     warn_of_ignored(&checkpoint);
     if args.speculation.most() > 0 && config.positions_depend_on_length() {
         note("warning: --speculate is off: this model's positions depend on the text's length");
@@ -162,7 +173,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let plan = args.capture.plan(queries, &checkpoint, args.model.model.as_deref())?;
     let room = new_tokens.min(positions - prompt.ids.len());
     plan.iter().try_for_each(|plan| plan.announce(&checkpoint, prompt.ids.len(), room))?;
-    let decoder = checkpoint.load(&options)?;
+    let decoder = load(&checkpoint, &options)?;
     let loaded = started.elapsed().as_secs_f64();
 
     let options = GenerationOptions {
@@ -176,12 +187,15 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     };
     let tokenizer = checkpoint.tokenizer().ok();
     let mut session = Session::new(&decoder, tokenizer, &prompt.ids, options)?;
+    if let Some(ablated) = &ablated {
+        session.silence(ablated.clone())?;
+    }
     let prompt_cache = args.prompt_cache.open(&checkpoint, &decoder, asked, &prompt)?;
     let restored = match &prompt_cache {
         Some(file) => restore(file, &mut session, &prompt, plan.is_some())?,
         None => 0,
     };
-    let run = RunInfo { element, mask: Mask::Causal, sampling: Some(&sampling) };
+    let run = RunInfo { element, mask: Mask::Causal, sampling: Some(&sampling), ablated: ablated.as_ref() };
     let recorder = plan.map(|plan| plan.start(&checkpoint, &decoder, &prompt, &run)).transpose()?;
     if args.echo {
         print(&prompt.text())?;

@@ -1,12 +1,15 @@
 //! The command line: one file a command; typed arguments first, then resolved and checked ones.
 
+mod ablate_args;
 mod bench;
 mod bench_output;
 mod capture_args;
+mod compare;
 mod convert;
 mod download;
 mod dump;
 mod generate;
+mod heads;
 mod held;
 mod info;
 mod map;
@@ -14,6 +17,7 @@ mod model_args;
 mod output;
 mod perplexity;
 mod perplexity_csv;
+mod progress;
 mod prompt_args;
 mod prompt_cache_args;
 mod shell;
@@ -40,6 +44,10 @@ enum Command {
     Map(map::MapArgs),
     /// Check a dump of attention, or convert it to NumPy or CSV
     Dump(dump::DumpArgs),
+    /// Score what each head does, or rank heads by what is lost without each
+    Heads(heads::HeadsArgs),
+    /// Show how far two runs' heads are apart on the same text
+    Compare(compare::CompareArgs),
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
     /// Measure how well a model predicts a text
@@ -72,6 +80,8 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
         Command::Dump(args) => dump::run(args),
+        Command::Heads(args) => heads::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Convert(args) => convert::run(args),

@@ -14,7 +14,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 
 use super::download::DownloadProgress;
-use super::output::note;
+use super::output::{counted, note};
 use super::usage;
 
 #[derive(Args)]
@@ -111,9 +111,20 @@ fn fetch(id: &ModelId) -> Result<PathBuf> {
 }
 
 impl ComputeArgs {
+    /// As many as were asked for, and as there are CPUs.
+    fn threads(&self) -> usize {
+        let available = available_threads();
+        let asked = self.threads.map_or(available, usize::from);
+        if asked > available {
+            let cpus = counted(available, "CPU");
+            note(&format!("--threads {asked}: this process may use {cpus}, and takes as many threads"));
+        }
+        asked.min(available)
+    }
+
     /// Checks the device and prepares the threads.
     pub fn resolve(&self) -> Result<LoadOptions> {
-        let threads = self.threads.map_or_else(available_threads, usize::from);
+        let threads = self.threads();
         let kernels = match self.kernels {
             Kernels::Native => KernelChoice::Native,
             Kernels::Reference => KernelChoice::Reference,

@@ -1,6 +1,7 @@
 //! The values in a row of any [`ElementType`], from the bytes that files hold: ggml's block layouts
 //! (`block_q8_0` and so on in its `ggml-common.h`).
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::element::ElementType;
@@ -14,11 +15,9 @@ pub fn dequantize(element: ElementType, bytes: &[u8], out: &mut [f32]) {
     assert!(bytes.len().is_multiple_of(block_bytes), "{element} needs whole blocks");
     assert_eq!(bytes.len() / block_bytes * block_values, out.len(), "{element} values");
     let decode: fn(&[u8], &mut [f32]) = match element {
-        ElementType::F32 => {
-            |bytes, out| out[0] = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-        }
-        ElementType::Bf16 => |bytes, out| out[0] = bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-        ElementType::F16 => |bytes, out| out[0] = half(bytes),
+        ElementType::F32 => return each(bytes, out, f32::from_le_bytes),
+        ElementType::Bf16 => return each(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        ElementType::F16 => return f16s(bytes, out),
         ElementType::Q8_0 => q8_0,
         ElementType::Q4_0 => q4_0,
         ElementType::Q4_1 => q4_1,
@@ -28,6 +27,24 @@ pub fn dequantize(element: ElementType, bytes: &[u8], out: &mut [f32]) {
     };
     for (bytes, out) in bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(block_values)) {
         decode(bytes, out);
+    }
+}
+
+fn each<const SIZE: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; SIZE]) -> f32) {
+    for (bytes, out) in bytes.as_chunks::<SIZE>().0.iter().zip(out) {
+        *out = decode(*bytes);
+    }
+}
+
+fn f16s(bytes: &[u8], out: &mut [f32]) {
+    // Some at a time, for which the CPU may have an instruction.
+    const SOME: usize = 32;
+    for (bytes, out) in bytes.chunks(2 * SOME).zip(out.chunks_mut(SOME)) {
+        let mut halves = [f16::ZERO; SOME];
+        for (bytes, half) in bytes.as_chunks().0.iter().zip(&mut halves) {
+            *half = f16::from_le_bytes(*bytes);
+        }
+        halves[..out.len()].convert_to_f32_slice(out);
     }
 }
 

@@ -4,6 +4,10 @@
 // As in `simd`: unsafe because of the CPU's instructions, which `Isa` proves.
 #![allow(unsafe_op_in_unsafe_fn)]
 
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::memory::written;
 use super::simd::{Simd, dispatch};
 use super::threads::SharedSlice;
 use super::{Isa, Pool};
@@ -35,7 +39,7 @@ impl<'a> NormArgs<'a> {
     ///
     /// # Safety
     /// `out` is as long as `x`, and weight and bias reach that far.
-    unsafe fn row(&self, isa: Isa, at: usize, x: &[f32], out: &mut [f32]) {
+    unsafe fn row(&self, isa: Isa, at: usize, x: &[f32], out: &mut [MaybeUninit<f32>]) {
         let part = |values: &'a [f32]| &values[at..at + x.len()];
         let (weight, bias) = (part(self.weight), self.bias.map(part));
         match self.kind {
@@ -43,7 +47,8 @@ impl<'a> NormArgs<'a> {
             NormKind::Layer => layer_norm_row(isa, x, weight, self.epsilon, out),
         }
         if let Some(bias) = bias {
-            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            // SAFETY: the norm has been written.
+            out.iter_mut().zip(bias).for_each(|(out, bias)| *unsafe { out.assume_init_mut() } += bias);
         }
     }
 }
@@ -52,15 +57,19 @@ impl<'a> NormArgs<'a> {
 ///
 /// # Panics
 /// If the lengths disagree.
-pub fn norm(isa: Isa, pool: &Pool, input: &[f32], norm: NormArgs<'_>, out: &mut [f32]) {
+pub fn norm(isa: Isa, pool: &Pool, input: &[f32], norm: NormArgs<'_>) -> Vec<f32> {
     let width = norm.weight.len();
-    assert!(input.len() == out.len() && input.len().is_multiple_of(width));
-    let shared = SharedSlice::new(out);
-    pool.for_each(input.len() / width, ROWS_PER_TASK, |row| {
-        let x = &input[row * width..(row + 1) * width];
-        // SAFETY: each row is written by one thread; all slices are equally long.
-        unsafe { norm.row(isa, 0, x, shared.part(row * width, width)) };
-    });
+    assert!(input.len().is_multiple_of(width));
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        let shared = SharedSlice::new(out);
+        pool.for_each(input.len() / width, ROWS_PER_TASK, |row| {
+            let x = &input[row * width..(row + 1) * width];
+            // SAFETY: each row is written by one thread; all slices are equally long.
+            unsafe { norm.row(isa, 0, x, shared.part(row * width, width)) };
+        });
+    };
+    // SAFETY: every row is written.
+    unsafe { written(input.len(), write) }
 }
 
 /// The norm of single heads, in place: in each row of `rows`, `row_len` long, the `heads` heads of
@@ -79,13 +88,14 @@ pub fn norm_heads(
 ) {
     let own = norm.weight.len() == heads * size;
     assert!(own || norm.weight.len() == size);
-    let mut normed = vec![0f32; size];
+    let mut normed = vec![MaybeUninit::uninit(); size];
     for row in rows.chunks_exact_mut(row_len) {
         for (index, head) in row[at..at + heads * size].chunks_exact_mut(size).enumerate() {
             let from = if own { index * size } else { 0 };
             // SAFETY: the slices are equally long, and the weight reaches as far.
             unsafe { norm.row(isa, from, head, &mut normed) };
-            head.copy_from_slice(&normed);
+            // SAFETY: it has just been written.
+            head.copy_from_slice(unsafe { normed.assume_init_ref() });
         }
     }
 }
@@ -93,11 +103,11 @@ pub fn norm_heads(
 dispatch!(
     /// # Safety
     /// The three slices are equally long.
-    fn rms_norm_row = self::rms_norm_body [] (x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32])
+    fn rms_norm_row = self::rms_norm_body [] (x: &[f32], weight: &[f32], epsilon: f32, out: &mut [MaybeUninit<f32>])
 );
 
 #[inline(always)]
-unsafe fn rms_norm_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+unsafe fn rms_norm_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [MaybeUninit<f32>]) {
     let whole = x.len() / S::LANES * S::LANES;
     let mut squares = S::splat(0.0);
     for at in (0..whole).step_by(S::LANES) {
@@ -110,18 +120,18 @@ unsafe fn rms_norm_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &
     }
     let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * weight;
+        out.write(x * scale * weight);
     }
 }
 
 dispatch!(
     /// # Safety
     /// The three slices are equally long.
-    fn layer_norm_row = self::layer_norm_body [] (x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32])
+    fn layer_norm_row = self::layer_norm_body [] (x: &[f32], weight: &[f32], epsilon: f32, out: &mut [MaybeUninit<f32>])
 );
 
 #[inline(always)]
-unsafe fn layer_norm_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+unsafe fn layer_norm_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [MaybeUninit<f32>]) {
     let whole = x.len() / S::LANES * S::LANES;
     let mut total = S::splat(0.0);
     for at in (0..whole).step_by(S::LANES) {
@@ -139,7 +149,7 @@ unsafe fn layer_norm_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out:
     }
     let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = (x - mean) * scale * weight;
+        out.write((x - mean) * scale * weight);
     }
 }
 
@@ -161,6 +171,7 @@ pub struct RotaryLayout {
 /// # Panics
 /// If the lengths disagree.
 pub fn rotary(
+    pool: &Pool,
     rows: &mut [f32],
     row_len: usize,
     heads: usize,
@@ -175,9 +186,12 @@ pub fn rotary(
     let turn = |a: &mut f32, b: &mut f32, cosine: f32, sine: f32| {
         (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
     };
-    for ((row, cosines), sines) in
-        rows.chunks_exact_mut(row_len).zip(cosines.chunks_exact(half)).zip(sines.chunks_exact(half))
-    {
+    let count = rows.len() / row_len;
+    let shared = SharedSlice::new(rows);
+    pool.for_each(count, ROWS_PER_TASK, |index| {
+        // SAFETY: each row is turned by one thread.
+        let row = unsafe { shared.part(index * row_len, row_len) };
+        let (cosines, sines) = (&cosines[index * half..][..half], &sines[index * half..][..half]);
         for head in row[..heads * head_dim].chunks_exact_mut(head_dim) {
             let angles = cosines.iter().zip(sines);
             if interleaved {
@@ -192,7 +206,7 @@ pub fn rotary(
                 }
             }
         }
-    }
+    });
 }
 
 /// What a gate passes through, or the inner layer of an MLP without one.
@@ -209,26 +223,29 @@ pub enum Activation {
     Relu,
 }
 
-/// The gated activation: `out = activation(gate) · up`. Each row of `gate_up` holds the gate's
-/// `width` values, then up's.
+/// The gated activation, `activation(gate) · up`: `[tokens, 2 · width]` → `[tokens, width]`. Each row of
+/// `gate_up` holds the gate's `width` values, then up's.
 ///
 /// # Panics
-/// If the lengths disagree.
-pub fn gated(isa: Isa, pool: &Pool, activation: Activation, gate_up: &[f32], width: usize, out: &mut [f32]) {
-    assert_eq!(gate_up.len(), 2 * out.len());
-    assert!(out.len().is_multiple_of(width));
+/// If `gate_up` is no whole number of rows.
+pub fn gated(isa: Isa, pool: &Pool, activation: Activation, gate_up: &[f32], width: usize) -> Vec<f32> {
+    assert!(gate_up.len().is_multiple_of(2 * width));
     let row = match activation {
         Activation::Silu => silu_gate_row,
         Activation::Gelu => gelu_gate_row,
         Activation::GeluTanh => gelu_tanh_gate_row,
         Activation::Relu => relu_gate_row,
     };
-    let shared = SharedSlice::new(out);
-    pool.for_each(gate_up.len() / (2 * width), ROWS_PER_TASK, |index| {
-        let (gate, up) = gate_up[2 * index * width..2 * (index + 1) * width].split_at(width);
-        // SAFETY: each row is written by one thread; the three slices are equally long.
-        unsafe { row(isa, gate, up, shared.part(index * width, width)) };
-    });
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        let shared = SharedSlice::new(out);
+        pool.for_each(gate_up.len() / (2 * width), ROWS_PER_TASK, |index| {
+            let (gate, up) = gate_up[2 * index * width..2 * (index + 1) * width].split_at(width);
+            // SAFETY: each row is written by one thread; the three slices are equally long.
+            unsafe { row(isa, gate, up, shared.part(index * width, width)) };
+        });
+    };
+    // SAFETY: every row is written.
+    unsafe { written(gate_up.len() / 2, write) }
 }
 
 /// `values = activation(values)`, in rows of `width`.
@@ -256,7 +273,7 @@ macro_rules! activation_rows {
         dispatch!(
             /// # Safety
             /// The three slices are equally long.
-            fn $gate = self::gate_body [$function] (gate: &[f32], up: &[f32], out: &mut [f32])
+            fn $gate = self::gate_body [$function] (gate: &[f32], up: &[f32], out: &mut [MaybeUninit<f32>])
         );
         dispatch!(
             /// # Safety
@@ -334,14 +351,16 @@ impl Activate for Relu {
 }
 
 #[inline(always)]
-unsafe fn gate_body<S: Simd, A: Activate>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+unsafe fn gate_body<S: Simd, A: Activate>(gate: &[f32], up: &[f32], out: &mut [MaybeUninit<f32>]) {
     let whole = out.len() / S::LANES * S::LANES;
     for at in (0..whole).step_by(S::LANES) {
         let gate = A::apply::<S>(S::load(gate.as_ptr().add(at)));
-        S::store(out.as_mut_ptr().add(at), S::mul(gate, S::load(up.as_ptr().add(at))));
+        S::store(out.as_mut_ptr().add(at).cast(), S::mul(gate, S::load(up.as_ptr().add(at))));
     }
-    activate_tail::<S, A>(&gate[whole..], &mut out[whole..]);
-    out[whole..].iter_mut().zip(&up[whole..]).for_each(|(out, up)| *out *= up);
+    let tail = activate_tail::<S, A>(&gate[whole..]);
+    for ((out, gate), up) in out[whole..].iter_mut().zip(tail).zip(&up[whole..]) {
+        out.write(gate * up);
+    }
 }
 
 #[inline(always)]
@@ -351,18 +370,17 @@ unsafe fn activate_body<S: Simd, A: Activate>(values: &mut [f32]) {
     for vector in vectors.chunks_exact_mut(S::LANES) {
         S::store(vector.as_mut_ptr(), A::apply::<S>(S::load(vector.as_ptr())));
     }
-    let mut copy = [0f32; 16];
-    copy[..tail.len()].copy_from_slice(tail);
-    activate_tail::<S, A>(&copy[..tail.len()], tail);
+    let activated = activate_tail::<S, A>(tail);
+    tail.copy_from_slice(&activated[..tail.len()]);
 }
 
 /// Fewer values than a vector has, through the same arithmetic: in one filled up with zeros.
 #[inline(always)]
-unsafe fn activate_tail<S: Simd, A: Activate>(x: &[f32], out: &mut [f32]) {
+unsafe fn activate_tail<S: Simd, A: Activate>(x: &[f32]) -> [f32; 16] {
     let (mut filled, mut result) = ([0f32; 16], [0f32; 16]);
     filled[..x.len()].copy_from_slice(x);
     S::store(result.as_mut_ptr(), A::apply::<S>(S::load(filled.as_ptr())));
-    out.copy_from_slice(&result[..out.len()]);
+    result
 }
 
 /// `sum += other`, in rows of `width`.
@@ -381,10 +399,18 @@ pub fn add(pool: &Pool, sum: &mut [f32], other: &[f32], width: usize) {
 }
 
 /// Whether no value is infinite or NaN.
-pub fn all_finite(values: &[f32]) -> bool {
+pub fn all_finite(pool: &Pool, values: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
-    // Folded without a branch, so that the compiler makes vectors of it.
-    !values.iter().fold(false, |bad, value| bad | (value.to_bits() & EXPONENT == EXPONENT))
+    const VALUES_PER_TASK: usize = 16 << 10;
+    let found = AtomicBool::new(false);
+    pool.for_each(values.len().div_ceil(VALUES_PER_TASK), 1, |task| {
+        let values = &values[task * VALUES_PER_TASK..values.len().min((task + 1) * VALUES_PER_TASK)];
+        // Folded without a branch, so that the compiler makes vectors of it.
+        if values.iter().fold(false, |bad, value| bad | (value.to_bits() & EXPONENT == EXPONENT)) {
+            found.store(true, Ordering::Relaxed);
+        }
+    });
+    !found.into_inner()
 }
 
 #[cfg(test)]
@@ -428,8 +454,7 @@ mod tests {
                     let biases = values(2 * width);
                     for bias in [None, Some(&biases[width..])] {
                         let args = NormArgs { kind, weight: &weight, bias, epsilon: 1e-5 };
-                        let mut out = vec![f32::NAN; x.len()];
-                        norm(isa, &pool, &x, args, &mut out);
+                        let out = norm(isa, &pool, &x, args);
                         let expected: Vec<f64> =
                             x.chunks_exact(width).flat_map(|x| defined(x, &args)).collect();
                         assert_near(&out, &expected, &format!("{isa} {kind:?} {width}"));
@@ -494,8 +519,8 @@ mod tests {
                 activate(isa, &pool, activation, &mut alone, width);
                 assert_near(&alone, &expected, &what);
 
-                let mut out = vec![f32::NAN; 2 * width];
-                gated(isa, &pool, activation, &gate_up, width, &mut out);
+                let out = gated(isa, &pool, activation, &gate_up, width);
+                assert_eq!(out.len(), 2 * width);
                 for row in 0..2 {
                     let gate = 2 * row * width..(2 * row + 1) * width;
                     let up = &gate_up[gate.end..gate.end + width];
@@ -529,7 +554,7 @@ mod tests {
             let mut rows = values(2 * 11);
             let before = rows.clone();
             let layout = RotaryLayout { head_dim, dims: 4, interleaved };
-            rotary(&mut rows, 11, heads, layout, &cosines, &sines);
+            rotary(&Pool::new(2), &mut rows, 11, heads, layout, &cosines, &sines);
             assert_eq!(rows[..11], before[..11], "an angle of 0 turns nothing");
             assert_eq!(rows[21], before[21], "values behind the heads stay");
             for head in 0..heads {
@@ -549,10 +574,10 @@ mod tests {
     #[test]
     fn one_infinity_or_nan_is_found() {
         let mut x = values(100);
-        assert!(all_finite(&x));
+        assert!(all_finite(&Pool::new(2), &x));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             x[77] = bad;
-            assert!(!all_finite(&x));
+            assert!(!all_finite(&Pool::new(2), &x));
         }
     }
 }

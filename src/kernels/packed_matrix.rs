@@ -1,6 +1,6 @@
 //! A weight matrix in memory, in the order in which the kernel reads it.
 
-use memmap2::MmapMut;
+use std::ops::Range;
 
 use super::blocks::dequantize;
 use super::element::ElementType;
@@ -9,6 +9,9 @@ use super::quantized_panel::{self, Layout};
 use super::raw_matrix::RawMatrix;
 use super::threads::SharedSlice;
 use super::{PANEL, Pool, memory};
+
+/// About what is packed of a source before it is said to be done with, in bytes of the source.
+const PIECE: usize = 4 << 20;
 
 /// A weight matrix `[rows, columns]` (outputs × inputs) in panels of 32 rows: `[rows/32][columns][32]`.
 ///
@@ -25,7 +28,7 @@ pub struct PackedMatrix {
 pub(super) struct Part {
     pub rows: usize,
     pub element: ElementType,
-    data: MmapMut,
+    data: memory::Memory,
 }
 
 impl PackedMatrix {
@@ -45,6 +48,22 @@ impl PackedMatrix {
         sources: &[RawMatrix<'_>],
         held: &[ElementType],
     ) -> std::io::Result<PackedMatrix> {
+        Self::pack_and_tell(pool, sources, held, &|_| ())
+    }
+
+    /// The same, and calls `done` with each few megabytes of the sources when they are packed.
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack).
+    ///
+    /// # Panics
+    /// As [`pack`](Self::pack).
+    pub fn pack_and_tell(
+        pool: &Pool,
+        sources: &[RawMatrix<'_>],
+        held: &[ElementType],
+        done: &dyn Fn(&[u8]),
+    ) -> std::io::Result<PackedMatrix> {
         assert_eq!(sources.len(), held.len(), "a type for each matrix");
         let columns = sources[0].columns;
         for source in sources {
@@ -54,7 +73,7 @@ impl PackedMatrix {
         let mut parts = vec![];
         let mut first = 0;
         for same in held.chunk_by(|a, b| a == b) {
-            parts.push(Part::pack(pool, &sources[first..first + same.len()], same[0])?);
+            parts.push(Part::pack(pool, &sources[first..first + same.len()], same[0], done)?);
             first += same.len();
         }
         Ok(PackedMatrix { rows: parts.iter().map(|part| part.rows).sum(), columns, parts })
@@ -95,35 +114,33 @@ impl PackedMatrix {
 }
 
 impl Part {
-    fn pack(pool: &Pool, sources: &[RawMatrix<'_>], element: ElementType) -> std::io::Result<Part> {
+    fn pack(
+        pool: &Pool,
+        sources: &[RawMatrix<'_>],
+        element: ElementType,
+        done: &dyn Fn(&[u8]),
+    ) -> std::io::Result<Part> {
         let columns = sources[0].columns;
         let rows = sources.iter().map(|source| source.rows).sum::<usize>();
-        let row_bytes = element.row_bytes(columns).expect("a row is a whole number of blocks");
+        let source_bytes = sources.iter().map(|source| source.bytes.len()).sum::<usize>();
         let panel_bytes = panel_bytes(element, columns);
         let panels = rows.div_ceil(PANEL);
-        let mut data = memory::zeroed(panels * panel_bytes)?;
+        // The threads that pack also touch the memory first, in which the system has yet to clear it.
+        let mut data = memory::shared(panels * panel_bytes)?;
         let shared = SharedSlice::new(&mut data);
-        pool.for_each(panels, 1, |panel| {
-            // SAFETY: each panel is packed by one thread.
-            let out = unsafe { shared.part(panel * panel_bytes, panel_bytes) };
-            let (mut values, mut converted) = (vec![], vec![]);
-            for lane in 0..PANEL {
-                let Some((source, row)) = locate(sources, panel * PANEL + lane) else { break };
-                let mut row = source.row_bytes(row);
-                if source.element != element {
-                    values.resize(columns, 0.0);
-                    converted.resize(row_bytes, 0);
-                    dequantize(source.element, row, &mut values);
-                    quantize(element, &values, &mut converted);
-                    row = &converted;
-                }
-                match element.block_bytes() {
-                    _ if element.is_quantized() => quantized_panel::pack_row(element, row, out, lane),
-                    4 => scatter::<4>(row, out, lane),
-                    _ => scatter::<2>(row, out, lane),
-                }
-            }
-        });
+        let piece = (PIECE / source_bytes.div_ceil(panels.max(1)).max(1)).max(1);
+        for first in (0..panels).step_by(piece) {
+            let last = panels.min(first + piece);
+            pool.for_each(last - first, 1, |panel| {
+                let panel = first + panel;
+                // SAFETY: each panel is packed by one thread.
+                let out = unsafe { shared.part(panel * panel_bytes, panel_bytes) };
+                let rows: Vec<_> =
+                    (panel * PANEL..(panel + 1) * PANEL).map_while(|row| locate(sources, row)).collect();
+                pack_panel(element, columns, &rows, out);
+            });
+            each_range(sources, first * PANEL..last * PANEL, done);
+        }
         Ok(Part { rows, element, data })
     }
 
@@ -176,10 +193,61 @@ fn locate<'a, 'b>(sources: &'a [RawMatrix<'b>], mut row: usize) -> Option<(&'a R
     None
 }
 
-/// Copies a row's elements of `SIZE` bytes into one lane of a panel.
-fn scatter<const SIZE: usize>(row: &[u8], panel: &mut [u8], lane: usize) {
-    for (from, to) in row.chunks_exact(SIZE).zip(panel.chunks_exact_mut(PANEL * SIZE)) {
-        to[lane * SIZE..(lane + 1) * SIZE].copy_from_slice(from);
+/// Calls `done` with the bytes of some rows of the stack.
+fn each_range(sources: &[RawMatrix<'_>], rows: Range<usize>, done: &dyn Fn(&[u8])) {
+    let mut first = 0;
+    for source in sources {
+        let inside = |row: usize| row.saturating_sub(first).min(source.rows);
+        let (from, to) = (inside(rows.start), inside(rows.end));
+        if from < to {
+            let row = source.bytes.len() / source.rows;
+            done(&source.bytes[from * row..to * row]);
+        }
+        first += source.rows;
+    }
+}
+
+/// Fills a zeroed panel with rows, which are turned into `element` on the way.
+fn pack_panel(element: ElementType, columns: usize, rows: &[(&RawMatrix<'_>, usize)], out: &mut [u8]) {
+    let row_bytes = element.row_bytes(columns).expect("a row is a whole number of blocks");
+    let others = rows.iter().filter(|(source, _)| source.element != element).count();
+    let mut values = vec![0.0; if others > 0 { columns } else { 0 }];
+    let mut converted = vec![0; others * row_bytes];
+    let mut converted = converted.chunks_exact_mut(row_bytes.max(1));
+    let mut sources = Vec::with_capacity(PANEL);
+    for (source, row) in rows {
+        let row = source.row_bytes(*row);
+        if source.element == element {
+            sources.push(row);
+        } else if let Some(converted) = converted.next() {
+            dequantize(source.element, row, &mut values);
+            quantize(element, &values, converted);
+            sources.push(&*converted);
+        }
+    }
+    match element.block_bytes() {
+        _ if element.is_quantized() => {
+            for (lane, row) in sources.iter().enumerate() {
+                quantized_panel::pack_row(element, row, out, lane);
+            }
+        }
+        4 => interleave::<4>(&sources, out),
+        _ => interleave::<2>(&sources, out),
+    }
+}
+
+/// Puts rows of elements of `SIZE` bytes into the lanes of a panel.
+fn interleave<const SIZE: usize>(rows: &[&[u8]], panel: &mut [u8]) {
+    // So many columns of all rows at a time that they stay in the innermost cache.
+    const COLUMNS: usize = 16;
+    let panel = panel.as_chunks_mut::<SIZE>().0;
+    for (number, columns) in panel.chunks_mut(COLUMNS * PANEL).enumerate() {
+        for (lane, row) in rows.iter().enumerate() {
+            let row = &row.as_chunks::<SIZE>().0[number * COLUMNS..][..columns.len() / PANEL];
+            for (from, to) in row.iter().zip(columns[lane..].iter_mut().step_by(PANEL)) {
+                *to = *from;
+            }
+        }
     }
 }
 

@@ -76,40 +76,29 @@ pub(super) fn pack_row(element: ElementType, row: &[u8], panel: &mut [u8], lane:
                     out[2 * lane..2 * lane + 2].copy_from_slice(half);
                 }
             }
-            for column in 0..GROUP {
+            for (quad, out) in columns.chunks_exact_mut(layout.quad).enumerate() {
                 if element == ElementType::Q8_0 {
-                    columns[column / 4 * layout.quad + 4 * lane + column % 4] = block[2 + column] ^ BIAS;
+                    let bytes = block[2 + 4 * quad..][..4].iter();
+                    out[4 * lane..][..4].iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte ^ BIAS);
                 } else {
                     let (half, lane) = (lane / (PANEL / 2), lane % (PANEL / 2));
-                    columns[column / 4 * layout.quad + 4 * lane + column % 4] |=
-                        nibble(element, block, number, column) << (4 * half);
+                    let out = &mut out[4 * lane..][..4];
+                    let integers = four_nibbles(element, block, number, quad);
+                    out.iter_mut().zip(integers).for_each(|(out, integer)| *out |= integer << (4 * half));
                 }
             }
         }
     }
 }
 
-/// Takes a row's blocks of `q8_0` out of their lane again.
-pub(super) fn unpack_row(panel: &[u8], lane: usize, row: &mut [u8]) {
-    let layout = Layout::of(ElementType::Q8_0);
-    let blocks = row.chunks_exact_mut(ElementType::Q8_0.block_bytes());
-    for (block, from) in blocks.zip(panel.chunks_exact(layout.block())) {
-        let (scales, columns) = from.split_at(layout.group_header);
-        block[..2].copy_from_slice(&scales[2 * lane..2 * lane + 2]);
-        for (column, out) in block[2..].iter_mut().enumerate() {
-            *out = columns[column / 4 * layout.quad + 4 * lane + column % 4] ^ BIAS;
-        }
-    }
-}
-
-/// The 4-bit integer of a column of a group of a file's block.
-fn nibble(element: ElementType, block: &[u8], group: usize, column: usize) -> u8 {
+/// The 4-bit integers of four columns of a group of a file's block.
+fn four_nibbles(element: ElementType, block: &[u8], group: usize, quad: usize) -> [u8; 4] {
     let (at, half) = match element {
-        ElementType::Q4K => (16 + group / 2 * 32 + column, group % 2),
-        ElementType::Q4_1 => (4 + column % 16, column / 16),
-        _ => (2 + column % 16, column / 16),
+        ElementType::Q4K => (16 + group / 2 * 32 + 4 * quad, group % 2),
+        ElementType::Q4_1 => (4 + quad % 4 * 4, quad / 4),
+        _ => (2 + quad % 4 * 4, quad / 4),
     };
-    (block[at] >> (4 * half)) & 15
+    std::array::from_fn(|column| (block[at + column] >> (4 * half)) & 15)
 }
 
 /// Decodes one lane of a panel.

@@ -12,30 +12,19 @@ use half::f16;
 use super::PANEL;
 use super::element::ElementType;
 use super::quantized_panel::{GROUP, Layout};
+use super::quantized_rows::{RowIntegers, TileIntegers};
 use super::simd::{Simd, dispatch};
 use super::tile::prefetch_ahead;
 
-/// Where a tile reads and writes; x lies as [`QuantizedRows`](super::quantized_rows::QuantizedRows)
-/// says, `out` is `[rows]` of 32, `out_row` apart.
+/// Where a tile reads and writes; `out` is `[rows]` of 32, `out_row` apart.
 #[derive(Clone, Copy)]
 pub(super) struct QuantizedTile {
     pub rows: usize,
     pub depth: usize,
-    pub first: RowIntegers,
-    /// Of groups that have two sets of integers; elsewhere scales are 0.
-    pub second: RowIntegers,
-    pub sums: *const f32,
+    pub x: TileIntegers,
     pub panel: *const u8,
     pub out: *mut f32,
     pub out_row: usize,
-}
-
-/// One set of a tile's integers.
-#[derive(Clone, Copy)]
-pub(super) struct RowIntegers {
-    pub integers: *const i8,
-    pub scales: *const f32,
-    pub sums: *const i32,
 }
 
 /// A type of quantised weights, as its panels hold it: weight = (integer − bias) · factor + summand.
@@ -124,51 +113,6 @@ kernels! {
     Q4K, tile_q4_k;
 }
 
-dispatch!(
-    /// Widens `q8_0` blocks as files hold them.
-    ///
-    /// # Safety
-    /// None beyond the tier's instructions.
-    pub(super) fn widen_blocks_q8_0 = self::widen_blocks_body [] (from: &[u8], to: &mut [f32])
-);
-
-dispatch!(
-    /// Widens a panel of `q8_0` to `[columns][32]`.
-    ///
-    /// # Safety
-    /// None beyond the tier's instructions.
-    pub(super) fn widen_q8_0 = self::widen_body [] (from: &[u8], to: &mut [f32])
-);
-
-#[inline(always)]
-unsafe fn widen_body<S: Simd>(from: &[u8], to: &mut [f32]) {
-    let layout = Q8_0::LAYOUT;
-    for (group, to) in from.chunks_exact(layout.group()).zip(to.chunks_exact_mut(GROUP * PANEL)) {
-        let (header, quads) = group.split_at(layout.group_header);
-        for first in (0..PANEL).step_by(S::LANES) {
-            let scale = S::load_f16(header.as_ptr().cast::<f16>().add(first));
-            let bias = S::mul(scale, S::splat(-128.0));
-            for (quad, to) in quads.chunks_exact(layout.quad).zip(to.chunks_exact_mut(4 * PANEL)) {
-                let columns = S::columns(S::load_bytes(quad.as_ptr().add(4 * first)));
-                for (column, values) in columns.into_iter().enumerate() {
-                    // Every step is exact: 8 bits times 11.
-                    S::store(to.as_mut_ptr().add(column * PANEL + first), S::fma(values, scale, bias));
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn widen_blocks_body<S: Simd>(from: &[u8], to: &mut [f32]) {
-    for (block, to) in from.chunks_exact(2 + GROUP).zip(to.chunks_exact_mut(GROUP)) {
-        let scale = S::splat(f16::from_le_bytes([block[0], block[1]]).to_f32());
-        for (q, to) in block[2..].chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES)) {
-            S::store(to.as_mut_ptr(), S::mul(S::load_i8(q.as_ptr().cast()), scale));
-        }
-    }
-}
-
 /// Splits a tile so that its sums fit the registers: 12 of 32 on AVX-512 (and as many again in f32),
 /// 8 of 16 on AVX2.
 #[inline(always)]
@@ -213,44 +157,37 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
     let layout = Q::LAYOUT;
     let first = part * VECTORS * S::LANES;
     let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
-    // Of the group's first integers, and of its scales and sums.
-    let (mut at_integers, mut at) = (first_row * 4, first_row);
+    let x = args.x;
+    let rows_here = ((1 << ROWS) - 1) << first_row;
+    // Of the group's first scale; its integers start at 32 times that.
+    let (mut number, mut at) = (0, first_row);
     for block in 0..args.depth / (GROUP * layout.groups) {
         let block = args.panel.add(block * layout.block());
-        for group in 0..layout.groups {
-            let group = block.add(layout.header + group * layout.group());
+        for group_in_block in 0..layout.groups {
+            let group = block.add(layout.header + group_in_block * layout.group());
             let quads = group.add(layout.group_header);
-            let sums = dot_group::<S, Q, ROWS, VECTORS>(
-                args.first,
-                quads,
-                part,
-                args.rows,
-                at_integers,
-                at,
-                ROWS == 1,
-            );
-            let has_second = (0..ROWS).any(|row| *args.second.scales.add(at + row) != 0.0);
-            let second = if has_second {
-                dot_group::<S, Q, ROWS, VECTORS>(args.second, quads, part, args.rows, at_integers, at, false)
-            } else {
-                [[S::splat_i32(0); VECTORS]; ROWS]
-            };
+            let outlying = *x.outlying.add(number) & rows_here != 0;
+            let sums = dot_group::<S, Q, ROWS, VECTORS>(x.first, quads, part, at, ROWS == 1);
+            let mut second = [[S::splat_i32(0); VECTORS]; ROWS];
+            if outlying {
+                second = dot_group::<S, Q, ROWS, VECTORS>(x.second, quads, part, at, false);
+            }
             for vector in 0..VECTORS {
                 let (factor, summand) = Q::factors::<S>(block, group, first + vector * S::LANES);
                 for (row, totals) in totals.iter_mut().enumerate() {
                     let total = &mut totals[vector];
-                    let scale = S::mul(factor, S::splat(*args.first.scales.add(at + row)));
+                    let scale = S::mul(factor, S::splat(*x.first.scales.add(at + row)));
                     *total = S::fma(S::to_f32(sums[row][vector]), scale, *total);
-                    if has_second {
-                        let scale = S::mul(factor, S::splat(*args.second.scales.add(at + row)));
+                    if outlying {
+                        let scale = S::mul(factor, S::splat(*x.second.scales.add(at + row)));
                         *total = S::fma(S::to_f32(second[row][vector]), scale, *total);
                     }
                     if Q::HAS_SUMMAND {
-                        *total = S::fma(summand, S::splat(*args.sums.add(at + row)), *total);
+                        *total = S::fma(summand, S::splat(*x.sums.add(at + row)), *total);
                     }
                 }
             }
-            at_integers += args.rows * GROUP;
+            number += 1;
             at += args.rows;
         }
     }
@@ -268,8 +205,6 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     x: RowIntegers,
     quads: *const u8,
     part: usize,
-    rows: usize,
-    at_integers: usize,
     at: usize,
     prefetch: bool,
 ) -> [[S::Integers; VECTORS]; ROWS] {
@@ -280,7 +215,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
             *sums = [S::splat_i32(-bias * *x.sums.add(at + row)); VECTORS];
         }
     }
-    let mut integers = x.integers.add(at_integers);
+    let mut integers = x.integers.add(at * GROUP);
     let mut quad = quads;
     for _ in 0..GROUP / 4 {
         if prefetch {
@@ -291,7 +226,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
         }
         let weights = weights::<S, Q, VECTORS>(quad, part);
         for (row, sums) in sums.iter_mut().enumerate() {
-            let x = S::splat_bytes(integers.add(row * 4));
+            let x = S::splat_bytes(integers.add(row * GROUP));
             for (sum, weights) in sums.iter_mut().zip(weights) {
                 *sum = if Q::NIBBLES {
                     S::dot_nibbles(*sum, weights, x)
@@ -301,7 +236,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
             }
         }
         quad = quad.add(Q::LAYOUT.quad);
-        integers = integers.add(rows * 4);
+        integers = integers.add(4);
     }
     sums
 }

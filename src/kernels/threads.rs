@@ -118,8 +118,10 @@ impl Pool {
         assert!(!worker_panicked, "a kernel panicked on a worker thread");
     }
 
-    /// Calls `task(i)` for every `i` below `count`, each once, `chunk` neighbours at a time. A task
-    /// must not call this on the same pool: it would wait for itself.
+    /// Calls `task(i)` for every `i` below `count`, each once. A thread takes many neighbours at a time
+    /// while much is left, and towards the end fewer, but not less than `chunk`: so memory is read in
+    /// long streams, and all finish together. A task must not call this on the same pool: it would wait
+    /// for itself.
     ///
     /// # Panics
     /// If a task panics, on whichever thread; the pool stays usable.
@@ -129,13 +131,13 @@ impl Pool {
             return (0..count).for_each(task);
         }
         let next = AtomicUsize::new(0);
+        let shares = 4 * self.threads();
+        let take = |start: usize| start + chunk.max((count - start) / shares).min(count - start);
         self.run(&|| {
-            loop {
-                let start = next.fetch_add(chunk, Ordering::Relaxed);
-                if start >= count {
-                    break;
-                }
-                (start..count.min(start + chunk)).for_each(&task);
+            while let Ok(start) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
+                (start < count).then(|| take(start))
+            }) {
+                (start..take(start)).for_each(&task);
             }
         });
     }
@@ -241,6 +243,11 @@ impl<T> SharedSlice<T> {
         SharedSlice { start: slice.as_mut_ptr(), len: slice.len() }
     }
 
+    /// Where the slice starts.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start
+    }
+
     /// # Safety
     /// No two parts in use at the same time may overlap, and the slice must outlive them.
     #[allow(clippy::mut_from_ref)]
@@ -286,14 +293,60 @@ mod tests {
 
     #[test]
     fn many_short_regions_lose_nothing() {
-        let pool = Pool::new(2);
-        let sum = AtomicUsize::new(0);
-        for _ in 0..20_000 {
-            pool.for_each(4, 1, |i| {
-                sum.fetch_add(i, Ordering::Relaxed);
-            });
+        for (threads, regions) in [(2, 20_000), (5, 2000), (64, 200)] {
+            let pool = Pool::new(threads);
+            let sum = AtomicUsize::new(0);
+            for _ in 0..regions {
+                pool.for_each(4, 1, |i| {
+                    sum.fetch_add(i, Ordering::Relaxed);
+                });
+            }
+            assert_eq!(sum.load(Ordering::Relaxed), regions * 6, "{threads} threads");
         }
-        assert_eq!(sum.load(Ordering::Relaxed), 20_000 * 6);
+    }
+
+    /// Callers of one pool on several threads wait for one another.
+    #[test]
+    fn several_callers_take_turns() {
+        let pool = Pool::new(3);
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        pool.for_each(10, 2, |i| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 3 * 500 * 45);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_idle_worker_takes_no_time() {
+        let pool = Pool::new(2);
+        let caller = std::thread::current().id();
+        let worker = Mutex::new(None);
+        let both = Barrier::new(2);
+        pool.for_each(2, 1, |_| {
+            both.wait();
+            if std::thread::current().id() != caller {
+                *worker.lock().unwrap() = Some(std::fs::read_link("/proc/thread-self").unwrap());
+            }
+        });
+        let schedule = std::path::Path::new("/proc").join(worker.lock().unwrap().take().unwrap());
+        // Nanoseconds on a CPU (proc(5)).
+        let busy = || -> u64 {
+            let text = std::fs::read_to_string(schedule.join("schedstat")).unwrap();
+            text.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        std::thread::sleep(Duration::from_millis(20));
+        let before = busy();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(busy(), before);
     }
 
     #[test]

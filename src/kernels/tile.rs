@@ -1,5 +1,5 @@
-//! The tile: a few rows times one panel of 32 columns. Every product with weights of 16 or 32 bits,
-//! and both products of attention, end up here.
+//! The tile: a few rows times one panel of 32 columns. Every product with weights of 16 or 32 bits
+//! ends up here.
 //!
 //! `out[row][column] = Σₖ x[row][k] · panel[k][column]`, summed over k in order, one fused
 //! multiply-add at a time: the same bits whatever the number of rows in the tile, on AVX2 and
@@ -13,6 +13,9 @@ use super::simd::{Simd, dispatch};
 
 /// The most rows of a tile.
 pub(super) const TILE_ROWS: usize = 12;
+
+/// Values of a row that lie together in a tile's blocks.
+pub(super) const BLOCK: usize = 16;
 
 /// What a panel may hold.
 pub(super) trait Element: Copy + 'static {
@@ -44,7 +47,8 @@ impl Element for half::f16 {
     }
 }
 
-/// Where a tile reads and writes. x lies as the tile's name says, the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
+/// Where a tile reads and writes. x lies in blocks, `[depth / 16][rows][16]`, the last of which may go
+/// beyond `depth`; the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
 #[derive(Clone, Copy)]
 pub(super) struct TileArgs<W> {
     pub rows: usize,
@@ -56,25 +60,25 @@ pub(super) struct TileArgs<W> {
 }
 
 dispatch!(
-    /// A tile whose x is packed `[depth][rows]`.
+    /// Rows of x times a panel.
     ///
     /// # Safety
     /// The pointers of `args` must be valid for what [`TileArgs`] says; `rows` is 1..=12.
-    pub(super) fn packed_tile_f32 = self::packed_body [f32] (args: TileArgs<f32>)
+    pub(super) fn blocked_tile_f32 = self::blocked_body [f32] (args: TileArgs<f32>)
 );
 dispatch!(
-    /// As [`packed_tile_f32`].
+    /// As [`blocked_tile_f32`].
     ///
     /// # Safety
-    /// As [`packed_tile_f32`].
-    pub(super) fn packed_tile_bf16 = self::packed_body [half::bf16] (args: TileArgs<half::bf16>)
+    /// As [`blocked_tile_f32`].
+    pub(super) fn blocked_tile_bf16 = self::blocked_body [half::bf16] (args: TileArgs<half::bf16>)
 );
 dispatch!(
-    /// As [`packed_tile_f32`].
+    /// As [`blocked_tile_f32`].
     ///
     /// # Safety
-    /// As [`packed_tile_f32`].
-    pub(super) fn packed_tile_f16 = self::packed_body [half::f16] (args: TileArgs<half::f16>)
+    /// As [`blocked_tile_f32`].
+    pub(super) fn blocked_tile_f16 = self::blocked_body [half::f16] (args: TileArgs<half::f16>)
 );
 
 dispatch!(
@@ -100,25 +104,11 @@ unsafe fn widen_body<S: Simd, W: Element>(from: &[W], to: &mut [f32]) {
 }
 
 #[inline(always)]
-unsafe fn packed_body<S: Simd, W: Element>(args: TileArgs<W>) {
+unsafe fn blocked_body<S: Simd, W: Element>(args: TileArgs<W>) {
     macro_rules! rows {
         ($($rows:literal)*) => {
             match args.rows {
-                $($rows => tile::<S, W, $rows>(args, 1, $rows),)*
-                _ => unreachable!("a tile has 1 to 12 rows"),
-            }
-        };
-    }
-    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
-}
-
-/// A tile whose x is row-major with rows `X_ROW` elements apart; as [`packed_body`] otherwise.
-#[inline(always)]
-pub(super) unsafe fn strided_tile<S: Simd, const X_ROW: usize>(args: TileArgs<f32>) {
-    macro_rules! rows {
-        ($($rows:literal)*) => {
-            match args.rows {
-                $($rows => tile::<S, f32, $rows>(args, X_ROW, 1),)*
+                $($rows => tile::<S, W, $rows>(args),)*
                 _ => unreachable!("a tile has 1 to 12 rows"),
             }
         };
@@ -128,28 +118,24 @@ pub(super) unsafe fn strided_tile<S: Simd, const X_ROW: usize>(args: TileArgs<f3
 
 /// Splits a tile so that its sums fit the registers: 24 of 32 on AVX-512, 12 of 16 on AVX2.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(
-    args: TileArgs<W>,
-    x_row: usize,
-    x_step: usize,
-) {
+pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>) {
     if S::LANES == 16 {
-        return sums::<S, W, ROWS, 2>(args, x_row, x_step, 0, 0);
+        return sums::<S, W, ROWS, 2>(args, 0, 0);
     }
     if ROWS <= 3 {
-        return sums::<S, W, ROWS, 4>(args, x_row, x_step, 0, 0);
+        return sums::<S, W, ROWS, 4>(args, 0, 0);
     }
     let mut row = 0;
     while row < ROWS {
         let left = ROWS - row;
         for column in [0, PANEL / 2] {
             match left {
-                1 => sums::<S, W, 1, 2>(args, x_row, x_step, row, column),
-                2 => sums::<S, W, 2, 2>(args, x_row, x_step, row, column),
-                3 => sums::<S, W, 3, 2>(args, x_row, x_step, row, column),
-                4 => sums::<S, W, 4, 2>(args, x_row, x_step, row, column),
-                5 => sums::<S, W, 5, 2>(args, x_row, x_step, row, column),
-                _ => sums::<S, W, 6, 2>(args, x_row, x_step, row, column),
+                1 => sums::<S, W, 1, 2>(args, row, column),
+                2 => sums::<S, W, 2, 2>(args, row, column),
+                3 => sums::<S, W, 3, 2>(args, row, column),
+                4 => sums::<S, W, 4, 2>(args, row, column),
+                5 => sums::<S, W, 5, 2>(args, row, column),
+                _ => sums::<S, W, 6, 2>(args, row, column),
             }
         }
         row += 6;
@@ -159,32 +145,33 @@ pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(
 #[inline(always)]
 unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     args: TileArgs<W>,
-    x_row: usize,
-    x_step: usize,
     first_row: usize,
     first_column: usize,
 ) {
     let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
     let mut panel = args.panel.add(first_column);
-    let mut x = args.x.add(first_row * x_row);
+    let mut x = args.x.add(first_row * BLOCK);
     // One or two rows are bound by memory: ask for the panel's lines before they are needed.
     let prefetch = ROWS <= 3;
-    for _ in 0..args.depth {
-        if prefetch {
-            prefetch_ahead(panel);
-        }
-        let mut weights = [S::splat(0.0); VECTORS];
-        for (vector, weights) in weights.iter_mut().enumerate() {
-            *weights = W::load::<S>(panel.add(vector * S::LANES));
-        }
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let value = S::splat(*x.add(row * x_row));
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = S::fma(value, weight, *sum);
+    for block in (0..args.depth).step_by(BLOCK) {
+        for _ in 0..BLOCK.min(args.depth - block) {
+            if prefetch {
+                prefetch_ahead(panel);
             }
+            let mut weights = [S::splat(0.0); VECTORS];
+            for (vector, weights) in weights.iter_mut().enumerate() {
+                *weights = W::load::<S>(panel.add(vector * S::LANES));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let value = S::splat(*x.add(row * BLOCK));
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum = S::fma(value, weight, *sum);
+                }
+            }
+            panel = panel.add(PANEL);
+            x = x.add(1);
         }
-        panel = panel.add(PANEL);
-        x = x.add(x_step);
+        x = x.wrapping_add((args.rows - 1) * BLOCK);
     }
     for (row, sums) in sums.iter().enumerate() {
         let out = args.out.add((first_row + row) * args.out_row + first_column);

@@ -4,9 +4,9 @@
 use candle_core::Tensor;
 
 use super::config::NormOver;
-use super::kv_cache::KeysValues;
+use super::kv_cache::KvCache;
 use super::loader::LayerLoader;
-use super::observer::AttentionObserver;
+use super::observer::{AttentionObserver, ValueNorms};
 use super::ops::{AttentionShape, HeadNorms, Linear, Ops};
 use super::parameter::LayerModule;
 use super::step::Step;
@@ -68,14 +68,14 @@ impl Attention {
         })
     }
 
-    /// `normed` and the result: `[tokens, hidden]`.
+    /// What the heads found, `[tokens, heads · head_dim]`, from `normed`, `[tokens, hidden]`.
     pub(super) fn forward(
         &self,
         ops: &Ops,
         normed: &Tensor,
         step: &Step,
-        cache: &mut KeysValues,
-        observer: Option<&mut dyn AttentionObserver>,
+        cache: &mut KvCache,
+        mut observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         // [tokens, (heads + 2 · kv_heads) · head_dim]
         let mut projected = ops.clip(ops.linear(normed, &self.query_key_value)?, self.clip)?;
@@ -85,10 +85,28 @@ impl Attention {
         if let Some(kind) = self.turns {
             projected = ops.rotary(projected, &self.shape, &step.angles[kind])?;
         }
-        ops.append(&projected, &self.shape, step, cache, self.layer)?;
-        // [tokens, heads · head_dim]
-        let attended = ops.attention(&projected, &self.shape, step, cache, self.layer, observer)?;
-        ops.linear(&attended, &self.output)
+        let (layer, head_dim) = (self.layer, self.shape.head_dim);
+        ops.append(&projected, &self.shape, step, &mut cache.store, layer)?;
+        if let Some(observer) = observer.as_mut().filter(|observer| observer.wants_value_norms(layer)) {
+            let norms = ops.value_norms(&projected, &self.shape, &self.output)?;
+            let (first, heads, positions) = (step.depth, self.shape.heads, step.tokens);
+            observer.observe_value_norms(ValueNorms { layer, first, heads, positions, norms: &norms })?;
+        }
+        let mut level = None;
+        if let Some(silencer) = &cache.silencer {
+            (projected, level) = silencer.level(layer, projected, step, head_dim)?;
+        }
+        let step = level.as_ref().unwrap_or(step);
+        let attended = ops.attention(&projected, &self.shape, step, &cache.store, layer, observer)?;
+        match &mut cache.silencer {
+            Some(silencer) => silencer.replace(layer, attended, step, head_dim),
+            None => Ok(attended),
+        }
+    }
+
+    /// The output projection of what the heads found: `[tokens, hidden]`.
+    pub(super) fn project(&self, ops: &Ops, attended: &Tensor) -> Result<Tensor> {
+        ops.linear(attended, &self.output)
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::attention::Attention;
 use super::config::NormPlacement;
 use super::experts::ExpertMlp;
-use super::kv_cache::KeysValues;
+use super::kv_cache::KvCache;
 use super::loader::LayerLoader;
 use super::mlp::Mlp;
 use super::observer::AttentionObserver;
@@ -65,20 +65,25 @@ impl Block {
         })
     }
 
-    /// `hidden` and the result: `[tokens, hidden]`.
+    /// `hidden` is `[tokens, hidden]`, and so is the result; or it is the last token's alone, `[1,
+    /// hidden]`, if `last_only`: nobody reads those of the other tokens behind the last layer.
     pub(super) fn forward(
         &self,
         ops: &Ops,
         hidden: &Tensor,
         step: &Step,
-        cache: &mut KeysValues,
+        cache: &mut KvCache,
         observer: Option<&mut dyn AttentionObserver>,
+        last_only: bool,
     ) -> Result<Tensor> {
+        let going_on = |rows: &Tensor| if last_only { ops.last_row(rows) } else { Ok(rows.clone()) };
         let normed = ops.norm(hidden, self.attention_norms.before.as_ref())?;
-        let attended = self.attention.forward(ops, &normed, step, cache, observer)?;
-        let after_attention = self.add(ops, hidden, attended, &self.attention_norms)?;
+        let attended = going_on(&self.attention.forward(ops, &normed, step, cache, observer)?)?;
+        let (hidden, normed) = (going_on(hidden)?, going_on(&normed)?);
+        let attended = self.attention.project(ops, &attended)?;
+        let after_attention = self.add(ops, &hidden, attended, &self.attention_norms)?;
 
-        let read = if self.parallel { hidden } else { &after_attention };
+        let read = if self.parallel { &hidden } else { &after_attention };
         let normed = if self.shared_norm { normed } else { ops.norm(read, self.mlp_norms.before.as_ref())? };
         let mixed = match &self.mlp {
             Mixing::Mlp(mlp) => mlp.forward(ops, &normed)?,

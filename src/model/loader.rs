@@ -31,7 +31,7 @@ impl<'a> Loader<'a> {
             .map(|(module, outputs)| self.source.parameter(module.bias(), &[*outputs]))
             .collect::<Result<Vec<_>>>()?;
         let role = modules[0].0.weight().role().expect("projections are matrices");
-        self.ops.linear_from(&weights, role, &biases)
+        self.ops.linear_from(&weights, role, &biases, &|bytes| self.source.taken(bytes))
     }
 
     /// The model's kind of norm, over `size` values.

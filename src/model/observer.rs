@@ -37,6 +37,20 @@ impl AttentionRows<'_> {
     }
 }
 
+/// How much of each position's value a head passes on: the norm of what key *j* adds to the stream at
+/// weight 1, ‖vⱼ W_O‖ (Kobayashi et al. 2020; the part of the output projection that the head meets,
+/// without its bias).
+#[derive(Clone, Copy, Debug)]
+pub struct ValueNorms<'a> {
+    pub layer: usize,
+    /// The first position; the step's positions, no earlier ones.
+    pub first: usize,
+    pub heads: usize,
+    pub positions: usize,
+    /// `[heads, positions]`
+    pub norms: &'a [f32],
+}
+
 /// Receives attention maps while the model runs.
 ///
 /// Rows come in blocks of queries, every layer's blocks in order, and layers in order. An error
@@ -56,6 +70,19 @@ pub trait AttentionObserver {
     /// # Errors
     /// The observer's own: a full disk, for one.
     fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()>;
+
+    /// Whether a layer's [`ValueNorms`] are wanted too; they cost about what its output projection does.
+    fn wants_value_norms(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives the norms of a layer's values at the step's positions, before the layer's rows.
+    ///
+    /// # Errors
+    /// The observer's own.
+    fn observe_value_norms(&mut self, _norms: ValueNorms<'_>) -> Result<()> {
+        Ok(())
+    }
 
     /// A forward pass begins.
     ///

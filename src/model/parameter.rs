@@ -111,6 +111,11 @@ pub trait ParameterSource {
     /// # Errors
     /// If it is missing or has another shape or type.
     fn parameter(&self, parameter: Parameter, shape: &[usize]) -> Result<RawMatrix<'_>>;
+
+    /// Told of each part of a matrix's bytes once it has been copied: its memory can go.
+    fn taken(&self, bytes: &[u8]) {
+        let _ = bytes;
+    }
 }
 
 impl ModelConfig {

@@ -75,7 +75,8 @@ fn written(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) 
 /// The beginning of an `.npy` file, version 1.0, in C order.
 fn header(file: &mut impl Write, dtype: &str, shape: &[usize]) -> io::Result<()> {
     let shape: String = shape.iter().map(|size| format!("{size}, ")).collect();
-    let mut dict = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+    let mut dict =
+        format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
     // Magic, version and length take 10 bytes; the data starts at a multiple of 64.
     let padded = (10 + dict.len() + 1).next_multiple_of(64) - 10;
     dict.extend(std::iter::repeat_n(' ', padded - 1 - dict.len()));
@@ -172,7 +173,8 @@ pub fn csv(dump: &Dump, out: &Path) -> Result<()> {
         return Err(exists(out));
     }
     written(out, |file| {
-        let mut line = |text: std::fmt::Arguments<'_>| writeln!(file, "{text}").map_err(Error::io(out, "write"));
+        let mut line =
+            |text: std::fmt::Arguments<'_>| writeln!(file, "{text}").map_err(Error::io(out, "write"));
         if dump.manifest().kind == AttentionKind::Stats {
             line(format_args!("step,layer,head,query,{}", dump.parts().join(",")))?;
         } else {

@@ -28,6 +28,8 @@ pub struct MapTable<'a> {
     pub colour: ColourDepth,
     /// Whether ranges that are asked for are cut to the width and height too.
     pub clip: bool,
+    /// The weight that is shown brightest: 1, or of a view whose rows do not sum to 1 its largest.
+    pub brightest: f32,
 }
 
 /// Ranges of positions to show; `None` means as many as fit from the first on.
@@ -97,7 +99,10 @@ impl MapTable<'_> {
             return dim(&right("·", CELL), self.colour);
         }
         let weight = self.weights[(query - self.first_query) / self.stride * self.keys + key];
-        format!(" {}", shaded(&right(&format!("{weight:.2}"), CELL - 1), weight, self.colour))
+        // Four characters of a number, however large.
+        let decimals = 2 - (weight >= 10.0) as usize - (weight >= 100.0) as usize;
+        let number = right(&format!("{weight:.decimals$}"), CELL - 1);
+        format!(" {}", shaded(&number, weight / self.brightest, self.colour))
     }
 }
 
@@ -113,7 +118,8 @@ mod tests {
         [1.0, 0.0, 0.0, 0.0, 0.75, 0.25, 0.0, 0.0, 0.5, 0.25, 0.25, 0.0, 0.125, 0.125, 0.25, 0.5];
 
     fn table(labels: &[String], colour: ColourDepth) -> MapTable<'_> {
-        MapTable { weights: &WEIGHTS, keys: 4, first_query: 0, stride: 1, labels, causal: true, colour, clip: false }
+        let (keys, first_query, stride, causal, clip, brightest) = (4, 0, 1, true, false, 1.0);
+        MapTable { weights: &WEIGHTS, keys, first_query, stride, labels, causal, colour, clip, brightest }
     }
 
     #[test]

@@ -165,6 +165,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_f16(from: *const half::f16) -> Self::Vector;
     unsafe fn load_i8(from: *const i8) -> Self::Vector;
     unsafe fn store(to: *mut f32, value: Self::Vector);
+    /// Integers of −128 to 127, a byte each.
+    unsafe fn store_i8(to: *mut i8, value: Self::Vector);
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -189,8 +191,6 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_bytes(from: *const u8) -> Self::Bytes;
     /// The same four bytes in each lane.
     unsafe fn splat_bytes(from: *const i8) -> Self::Bytes;
-    /// The first byte of each lane, the second, the third and the fourth, as numbers of 0 to 255.
-    unsafe fn columns(a: Self::Bytes) -> [Self::Vector; 4];
     /// The low four bits of each byte, and the high ones.
     unsafe fn nibbles(a: Self::Bytes) -> (Self::Bytes, Self::Bytes);
     /// `sum + Σ weight · x` over each lane's four bytes; weights of 0 to 15, x of −127 to 127.
@@ -199,22 +199,34 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn dot_bytes(sum: Self::Integers, weights: Self::Bytes, x: Self::Bytes) -> Self::Integers;
 
     /// eˣ, relative error below 2⁻²²; 0 below −87.3 (and for −∞), e⁸⁸ above 88, NaN for NaN.
-    ///
-    /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial of degree 7.
     #[inline(always)]
     unsafe fn exp(x: Self::Vector) -> Self::Vector {
         let lowest = Self::splat(-87.3);
         // In this order of operands, a NaN goes through.
         let clamped = Self::negate(Self::max(Self::splat(-88.0), Self::negate(Self::max(lowest, x))));
-        let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
+        Self::zero_below(x, lowest, Self::exp_inside(clamped))
+    }
+
+    /// [`exp`](Self::exp) of a number that is not above 0, or NaN.
+    #[inline(always)]
+    unsafe fn exp_below(x: Self::Vector) -> Self::Vector {
+        Self::zero_below(x, Self::splat(-87.3), Self::exp_inside(x))
+    }
+
+    /// eˣ for −87.3 ≤ x ≤ 88; NaN for NaN.
+    ///
+    /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial of degree 7.
+    #[inline(always)]
+    unsafe fn exp_inside(x: Self::Vector) -> Self::Vector {
+        let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
         // ln 2 in two parts, the first with trailing zeros, so that n·ln 2 loses nothing.
-        let r = Self::fma(n, Self::splat(-0.693_359_4), clamped);
+        let r = Self::fma(n, Self::splat(-0.693_359_4), x);
         let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
         let mut p = Self::splat(1.0 / 5040.0);
         for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
             p = Self::fma(p, r, Self::splat(coefficient));
         }
-        Self::zero_below(x, lowest, Self::mul(p, Self::power_of_two(n)))
+        Self::mul(p, Self::power_of_two(n))
     }
 
     /// The natural logarithm of positive numbers that are not subnormal, relative error below 2⁻²¹ but
@@ -295,6 +307,10 @@ impl Simd for Plain {
         to.cast::<[f32; 8]>().write_unaligned(value);
     }
     #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: [f32; 8]) {
+        to.cast::<[i8; 8]>().write_unaligned(value.map(|value| value as i8));
+    }
+    #[inline(always)]
     unsafe fn add(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| a + b)
     }
@@ -358,10 +374,6 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> [[u8; 4]; 8] {
         [from.cast::<[u8; 4]>().read_unaligned(); 8]
-    }
-    #[inline(always)]
-    unsafe fn columns(a: [[u8; 4]; 8]) -> [[f32; 8]; 4] {
-        std::array::from_fn(|column| a.map(|bytes| f32::from(bytes[column])))
     }
     #[inline(always)]
     unsafe fn nibbles(a: [[u8; 4]; 8]) -> ([[u8; 4]; 8], [[u8; 4]; 8]) {

@@ -43,6 +43,12 @@ impl Simd for Avx2 {
         _mm256_storeu_ps(to, value);
     }
     #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: __m256) {
+        let integers = _mm256_cvtps_epi32(value);
+        let pairs = _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
+        _mm_storel_epi64(to.cast(), _mm_packs_epi16(pairs, pairs));
+    }
+    #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
         _mm256_add_ps(a, b)
     }
@@ -111,16 +117,6 @@ impl Simd for Avx2 {
         _mm256_set1_epi32(from.cast::<i32>().read_unaligned())
     }
     #[inline(always)]
-    unsafe fn columns(a: __m256i) -> [__m256; 4] {
-        let low = _mm256_set1_epi32(255);
-        [
-            _mm256_cvtepi32_ps(_mm256_and_si256(a, low)),
-            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(a, 8), low)),
-            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(a, 16), low)),
-            _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 24)),
-        ]
-    }
-    #[inline(always)]
     unsafe fn nibbles(a: __m256i) -> (__m256i, __m256i) {
         let low = _mm256_set1_epi8(15);
         (_mm256_and_si256(a, low), _mm256_and_si256(_mm256_srli_epi16(a, 4), low))
@@ -177,6 +173,10 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m512) {
         _mm512_storeu_ps(to, value);
+    }
+    #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: __m512) {
+        _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value)));
     }
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
@@ -241,16 +241,6 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> __m512i {
         _mm512_set1_epi32(from.cast::<i32>().read_unaligned())
-    }
-    #[inline(always)]
-    unsafe fn columns(a: __m512i) -> [__m512; 4] {
-        let low = _mm512_set1_epi32(255);
-        [
-            _mm512_cvtepi32_ps(_mm512_and_si512(a, low)),
-            _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a, 8), low)),
-            _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a, 16), low)),
-            _mm512_cvtepi32_ps(_mm512_srli_epi32(a, 24)),
-        ]
     }
     #[inline(always)]
     unsafe fn nibbles(a: __m512i) -> (__m512i, __m512i) {

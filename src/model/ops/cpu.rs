@@ -42,10 +42,16 @@ pub(super) fn embed(table: &PackedMatrix, tokens: &[u32]) -> Result<Tensor> {
     tensor(out, tokens.len(), width)
 }
 
+pub(super) fn dense(matrix: &PackedMatrix) -> Result<Tensor> {
+    let (rows, columns) = (matrix.rows(), matrix.columns());
+    let mut out = vec![0f32; rows * columns];
+    out.chunks_exact_mut(columns).enumerate().for_each(|(row, out)| matrix.copy_row(row, out));
+    tensor(out, rows, columns)
+}
+
 pub(super) fn matmul(isa: Isa, pool: &Pool, input: &Tensor, weights: &PackedMatrix) -> Result<Tensor> {
     let (tokens, _) = input.dims2()?;
-    let mut out = vec![0f32; tokens * weights.rows()];
-    read(input, |input| matmul_kernel(isa, pool, weights, input, &mut out))?;
+    let out = read(input, |input| matmul_kernel(isa, pool, weights, input))?;
     tensor(out, tokens, weights.rows())
 }
 
@@ -60,8 +66,7 @@ fn with_norm<R>(norm: &Norm, use_it: impl FnOnce(NormArgs<'_>) -> R) -> Result<R
 
 pub(super) fn norm(isa: Isa, pool: &Pool, input: &Tensor, norm: &Norm) -> Result<Tensor> {
     let (tokens, width) = input.dims2()?;
-    let mut out = vec![0f32; tokens * width];
-    read(input, |input| with_norm(norm, |args| elementwise::norm(isa, pool, input, args, &mut out)))??;
+    let out = read(input, |input| with_norm(norm, |args| elementwise::norm(isa, pool, input, args)))??;
     tensor(out, tokens, width)
 }
 
@@ -79,8 +84,7 @@ pub(super) fn activate(isa: Isa, pool: &Pool, values: Tensor, activation: Activa
 pub(super) fn gated(isa: Isa, pool: &Pool, gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let (tokens, double) = gate_up.dims2()?;
     let width = double / 2;
-    let mut out = vec![0f32; tokens * width];
-    read(gate_up, |gate_up| elementwise::gated(isa, pool, activation, gate_up, width, &mut out))?;
+    let out = read(gate_up, |gate_up| elementwise::gated(isa, pool, activation, gate_up, width))?;
     tensor(out, tokens, width)
 }
 
@@ -92,12 +96,13 @@ pub(super) fn add(pool: &Pool, hidden: &Tensor, found: Tensor) -> Result<Tensor>
     Ok(found)
 }
 
-pub(super) fn rotary(rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
+pub(super) fn rotary(pool: &Pool, rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
     let heads = shape.heads + shape.kv_heads;
     rows.inplace_op1(&InPlace {
         name: "rotary",
         apply: |rows: &mut [f32], row_len| {
-            elementwise::rotary(rows, row_len, heads, shape.rotary_layout(), &angles.cosines, &angles.sines);
+            let layout = shape.rotary_layout();
+            elementwise::rotary(pool, rows, row_len, heads, layout, &angles.cosines, &angles.sines);
             Ok(())
         },
     })?;
@@ -155,6 +160,7 @@ fn rows<'s>(storage: &'s mut CpuStorage, layout: &Layout) -> candle_core::Result
 }
 
 pub(super) fn append(
+    pool: &Pool,
     rows: &Tensor,
     shape: &AttentionShape,
     step: &Step,
@@ -163,7 +169,7 @@ pub(super) fn append(
 ) -> Result<()> {
     let keys_at = shape.query_width();
     let values_at = keys_at + shape.kv_width();
-    read(rows, |rows| cache.write(layer, step.depth, rows, shape.row_len(), keys_at, values_at))
+    read(rows, |rows| cache.write(pool, layer, step.depth, rows, shape.row_len(), keys_at, values_at))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -198,7 +204,8 @@ pub(super) fn attention(
             attend(isa, pool, cache, layer, queries(0, step.tokens), &mut out, None);
             return Ok(());
         };
-        let block = (OBSERVED_WEIGHTS / (shape.heads * (step.depth + step.tokens))).clamp(4, OBSERVED_QUERIES);
+        let block =
+            (OBSERVED_WEIGHTS / (shape.heads * (step.depth + step.tokens))).clamp(4, OBSERVED_QUERIES);
         let wanted = |from: usize| {
             let to = step.tokens.min(from + block);
             (to, observer.wants_queries(layer, step.depth + from..step.depth + to))

@@ -158,18 +158,20 @@ impl Ops {
         self.isa.map_or("candle", Isa::name)
     }
 
-    /// A projection from matrices on top of one another, and their biases (or none).
+    /// A projection from matrices on top of one another, and their biases (or none). `taken` is called with
+    /// each part of the matrices' bytes once it has been copied.
     pub(super) fn linear_from(
         &self,
         weights: &[RawMatrix<'_>],
         role: MatrixRole,
         biases: &[RawMatrix<'_>],
+        taken: &dyn Fn(&[u8]),
     ) -> Result<Linear> {
         let held: Vec<ElementType> =
             weights.iter().map(|raw| held(self.precision.asked, raw.element, raw.columns, role).0).collect();
         let weight = match self.isa {
             Some(_) => Weight::Packed(
-                PackedMatrix::pack(&self.pool, weights, &held)
+                PackedMatrix::pack_and_tell(&self.pool, weights, &held, taken)
                     .map_err(|cause| Error::Memory { what: "the weights", cause })?,
             ),
             None => {
@@ -179,6 +181,7 @@ impl Ops {
                         false => self.tensor(raw)?,
                     };
                     let values = values.to_dtype(candle::dtype(*held))?;
+                    taken(&raw.bytes);
                     Ok(CandleMatrix { values, quantized: held.is_quantized() })
                 };
                 Weight::Candle(weights.iter().zip(&held).map(matrix).collect::<Result<_>>()?)
@@ -309,7 +312,7 @@ impl Ops {
     /// Turns the queries and keys of rows `[tokens, query ‖ key ‖ value]` by their positions.
     pub(super) fn rotary(&self, rows: Tensor, shape: &AttentionShape, angles: &Angles) -> Result<Tensor> {
         match self.isa {
-            Some(_) => cpu::rotary(rows, shape, angles),
+            Some(_) => cpu::rotary(&self.pool, rows, shape, angles),
             None => candle::rotary(&rows, shape, angles),
         }
     }
@@ -324,7 +327,7 @@ impl Ops {
         layer: usize,
     ) -> Result<()> {
         match cache {
-            KeysValues::Kernels(cache) => cpu::append(rows, shape, step, cache, layer),
+            KeysValues::Kernels(cache) => cpu::append(&self.pool, rows, shape, step, cache, layer),
             KeysValues::Candle(layers) => {
                 candle::append(rows, shape, step, &layers[layer], self.precision.cache)
             }
@@ -393,9 +396,20 @@ impl Ops {
         Ok(rows.narrow(0, tokens - 1, 1)?)
     }
 
+    /// A projection's matrix, `[outputs, inputs]` in f32.
+    pub(super) fn dense(&self, linear: &Linear) -> Result<Tensor> {
+        match &linear.weight {
+            Weight::Packed(matrix) => cpu::dense(matrix),
+            Weight::Candle(matrices) => {
+                let parts = matrices.iter().map(|matrix| matrix.values.to_dtype(DType::F32));
+                Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
+            }
+        }
+    }
+
     pub(super) fn all_finite(&self, values: &Tensor) -> Result<bool> {
         match &self.device {
-            Device::Cpu => cpu::read(values, elementwise::all_finite),
+            Device::Cpu => cpu::read(values, |values| elementwise::all_finite(&self.pool, values)),
             // Elsewhere one number crosses to the CPU: NaN and ∞ survive a product with 0 as NaN.
             _ => Ok((values * 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0),
         }
