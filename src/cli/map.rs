@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use attend::capture::memory::Both;
-use attend::capture::{Dump, LayerMap, ShownMap, TokenRecord};
+use attend::capture::{Dump, LayerMap, QuerySelection, ShownMap, TokenRecord};
 use attend::model::{AttentionObserver, AttentionRows, Forward, Mask};
 use attend::report::html::Chosen;
 use attend::report::table::Window;
@@ -310,6 +310,13 @@ fn check_view(args: &MapArgs) -> Result<()> {
 /// The rollout of a dump's text up to the end of a step; the step's rows are shown.
 fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -> Result<ShownMap> {
     let (manifest, shown) = (dump.manifest(), &dump.steps()[step]);
+    if manifest.queries != QuerySelection::All {
+        return Err(usage(format!(
+            "{}: a rollout needs every query, and --queries was {}",
+            folder.display(),
+            manifest.queries
+        )));
+    }
     let mut rollout = Rollout::new(last_layer, shown.keys)?;
     for layer in 0..=last_layer {
         let captured = manifest.layers.iter().find(|captured| captured.layer == layer);
@@ -328,7 +335,11 @@ fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -
     }
     let weights = rollout.finish()?.split_off(shown.first_query * shown.keys);
     let (first_query, queries, keys) = (shown.first_query, shown.queries, shown.keys);
+<<<<<<< HEAD
     Ok(ShownMap { layer: last_layer, head: None, first_query, stride: 1, queries, keys, weights })
+=======
+    Ok(ShownMap { layer: last_layer, head: None, first_query, queries, stride: 1, keys, weights })
+>>>>>>> capture
 }
 
 fn of_heads(head: Option<usize>, heads: &[usize], all: usize) -> String {

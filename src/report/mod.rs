@@ -6,7 +6,10 @@ pub mod compare;
 pub mod export;
 pub mod grid;
 pub mod heads;
+<<<<<<< HEAD
 pub mod html;
+=======
+>>>>>>> capture
 pub mod label;
 pub mod table;
 pub mod views;
