@@ -23,7 +23,7 @@ pub struct LayerMap {
 impl LayerMap {
     /// The position of a row's query.
     pub fn query(&self, row: usize) -> usize {
-        self.first_query + row
+        self.first_query + row * self.stride
     }
 
     /// One head's map, `[queries, keys]`.
