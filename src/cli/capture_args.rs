@@ -4,13 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use attend::Checkpoint;
-<<<<<<< HEAD
-use attend::capture::{AblatedHeads, AttentionDtype, AttentionKind, QuerySelection, Recorder, Selection};
-=======
 use attend::capture::{
     AblatedHeads, AttentionDtype, AttentionKind, Manifest, QuerySelection, Recorder, Selection,
 };
->>>>>>> capture
 use attend::generation::{Prompt, Sampling};
 use attend::kernels::matmul::ElementType;
 use attend::model::{Decoder, HeadIntervention, Mask};

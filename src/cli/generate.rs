@@ -15,10 +15,6 @@ use attend::measure::memory;
 use attend::model::{AttentionObserver, Mask};
 use clap::Args;
 
-<<<<<<< HEAD
-=======
-use super::Outcome;
->>>>>>> capture
 use super::ablate_args::AblateArgs;
 use super::capture_args::{CaptureArgs, QueriesArg, RunInfo};
 use super::model_args::ModelArgs;

@@ -335,11 +335,7 @@ fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -
     }
     let weights = rollout.finish()?.split_off(shown.first_query * shown.keys);
     let (first_query, queries, keys) = (shown.first_query, shown.queries, shown.keys);
-<<<<<<< HEAD
     Ok(ShownMap { layer: last_layer, head: None, first_query, stride: 1, queries, keys, weights })
-=======
-    Ok(ShownMap { layer: last_layer, head: None, first_query, queries, stride: 1, keys, weights })
->>>>>>> capture
 }
 
 fn of_heads(head: Option<usize>, heads: &[usize], all: usize) -> String {

@@ -6,10 +6,7 @@ pub mod compare;
 pub mod export;
 pub mod grid;
 pub mod heads;
-<<<<<<< HEAD
 pub mod html;
-=======
->>>>>>> capture
 pub mod label;
 pub mod table;
 pub mod views;
