@@ -15,8 +15,12 @@ use attend::measure::memory;
 use attend::model::{AttentionObserver, Mask};
 use clap::Args;
 
+<<<<<<< HEAD
+=======
+use super::Outcome;
+>>>>>>> capture
 use super::ablate_args::AblateArgs;
-use super::capture_args::{CaptureArgs, RunInfo};
+use super::capture_args::{CaptureArgs, QueriesArg, RunInfo};
 use super::model_args::ModelArgs;
 use super::output::{counted, interrupt_flag, megabytes, note, print};
 use super::progress::load;
@@ -60,6 +64,8 @@ pub struct GenerateArgs {
     ablate: AblateArgs,
     #[command(flatten)]
     capture: CaptureArgs,
+    #[command(flatten)]
+    queries: QueriesArg,
 }
 
 const DEFAULT_NEW_TOKENS: usize = 256;
@@ -148,7 +154,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         None => checkpoint.generation().max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
     };
     let context = args.context.map(|context| context as usize);
-    context_for(prompt.ids.len(), new_tokens, context, config.context)?;
+    let positions = context_for(prompt.ids.len(), new_tokens, context, config.context)?;
     let sampling = args.sampling.resolve(&checkpoint);
     if !args.stop.is_empty() {
         checkpoint.tokenizer().context("--stop is a text")?;
@@ -166,7 +172,10 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let options = args.model.compute.resolve()?;
     let asked = options.element;
     let element = checkpoint.element(asked)?;
-    let plan = args.capture.plan(&checkpoint)?;
+    let queries = args.queries.queries.as_deref();
+    let plan = args.capture.plan(queries, &checkpoint, args.model.model.as_deref())?;
+    let room = new_tokens.min(positions - prompt.ids.len());
+    plan.iter().try_for_each(|plan| plan.announce(&checkpoint, prompt.ids.len(), room))?;
     let decoder = load(&checkpoint, &options)?;
     let loaded = started.elapsed().as_secs_f64();
 
@@ -190,7 +199,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         None => 0,
     };
     let run = RunInfo { element, mask: Mask::Causal, sampling: Some(&sampling), ablated: ablated.as_ref() };
-    let recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
+    let recorder = plan.map(|plan| plan.start(&checkpoint, &decoder, &prompt, &run)).transpose()?;
     if args.echo {
         print(&prompt.text())?;
     }
@@ -247,19 +256,18 @@ fn generate(
             Err(error) => {
                 writer.show(&session.unfinished_text())?;
                 writer.end_line()?;
-                if let Some(recorder) = &writer.recorder {
-                    note(&format!("attention: {} whole steps are kept", recorder.steps()));
-                }
-                return Err(error.into());
+                return Err(writer.give_up(error.into()));
             }
         };
         timing.count(step.elapsed().as_secs_f64());
-        writer.write(&token)?;
+        writer.write(&token).map_err(|error| writer.give_up(error))?;
         if let Some(file) = prompt_cache.take() {
             saved = session.save(file).or_else(|error| writer.end_line().and(Err(error.into())))?;
         }
     }
     writer.end_line()?;
+    let recorded = writer.recorder.as_mut().map_or(Ok(()), Recorder::flush);
+    recorded.map_err(|error| writer.give_up(error.into()))?;
     if session.finish() == Some(Finish::ContextFull) {
         note(&format!(
             "stopped: the context of {} tokens is full{}",
@@ -282,6 +290,16 @@ fn generate(
 }
 
 impl Writer<'_> {
+    /// Ends the dump where an error ends the generation, and says what is left of it.
+    fn give_up(&mut self, error: anyhow::Error) -> anyhow::Error {
+        if let Some(recorder) = &mut self.recorder {
+            // The error at hand is the first, and is the one to report.
+            let _ = recorder.flush();
+            note(&format!("attention: {} kept", counted(recorder.steps(), "whole step")));
+        }
+        error
+    }
+
     /// Without a tokenizer there is no text: the tokens' numbers are shown, as --prompt-ids takes them.
     fn write(&mut self, token: &Token) -> Result<()> {
         if let Some(recorder) = &mut self.recorder {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use attend::capture::memory::Both;
-use attend::capture::{Dump, LayerMap, ShownMap, TokenRecord};
+use attend::capture::{Dump, LayerMap, QuerySelection, ShownMap, TokenRecord};
 use attend::model::{AttentionObserver, AttentionRows, Forward, Mask};
+use attend::report::html::Chosen;
 use attend::report::table::Window;
 use attend::report::{ColourDepth, MapTable, Rollout, ValueWeighted, label};
 use clap::{Args, ValueEnum};
@@ -21,7 +22,7 @@ use super::model_args::{CacheDtype, ComputeArgs, Kernels, ModelArgs};
 use super::output::{note, print};
 use super::progress::load;
 use super::prompt_args::{PromptArgs, records};
-use super::{Outcome, usage};
+use super::{Outcome, page, usage};
 
 #[derive(Args)]
 pub struct MapArgs {
@@ -57,6 +58,10 @@ pub struct MapArgs {
     view: View,
     #[command(flatten)]
     ablate: AblateArgs,
+    /// Write a page with all heads into one file instead, to be opened in a browser; where it would
+    /// pass 50 MB, --layer and --head choose whose rows it keeps
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "queries", "keys", "mask", "attention"])]
+    html: Option<PathBuf>,
     #[command(flatten)]
     capture: CaptureArgs,
 }
@@ -99,6 +104,9 @@ struct Shown {
 }
 
 pub fn run(args: MapArgs) -> Result<Outcome> {
+    if let Some(file) = &args.html {
+        return write_page(&args, file);
+    }
     let dump = args.positional.as_ref().map(PathBuf::from).filter(|path| Dump::is_at(path));
     let shown = match &dump {
         Some(folder) => from_dump(&args, folder)?,
@@ -116,6 +124,24 @@ pub fn run(args: MapArgs) -> Result<Outcome> {
         }
     };
     print(&render(&args, &shown)?)?;
+    Ok(Outcome::Done)
+}
+
+/// `--html`: the page of a dump or a text.
+fn write_page(args: &MapArgs, file: &Path) -> Result<Outcome> {
+    let shown = page::open(args.positional.as_deref(), &args.prompt, &args.model)?;
+    let wanted = |number: Option<usize>, known: usize| number.is_none_or(|number| number == known);
+    let heads = shown.page.maps(0).map_or(&[][..], |maps| maps.heads());
+    let heads = heads.iter().map(|head| (head.layer, head.head));
+    let heads: Vec<_> = heads.filter(|(l, h)| wanted(args.layer, *l) && wanted(args.head, *h)).collect();
+    if heads.is_empty() {
+        return Err(usage("--layer and --head together name no head of these maps"));
+    }
+    let chosen = match (args.layer, args.head) {
+        (None, None) => Chosen::Best,
+        _ => Chosen::Heads(heads),
+    };
+    page::write_file(&shown, &chosen, file)?;
     Ok(Outcome::Done)
 }
 
@@ -144,6 +170,10 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
     let step = args.step.unwrap_or(0);
     check_view(args)?;
     let all = dump.layer_map(step, layer)?;
+    if all.queries == 0 {
+        let problem = format!("step {step} has no recorded query: --queries was {}", manifest.queries);
+        return Err(attend::Error::Dump { path: folder.to_path_buf(), problem }.into());
+    }
     let heads = manifest.layers.iter().find(|l| l.layer == layer).map_or_else(Vec::new, |l| l.heads.clone());
     check_head(args.head, &heads)?;
     let place = args.head.and_then(|head| heads.iter().position(|known| *known == head));
@@ -211,7 +241,8 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     };
     let options = args.model.compute.resolve()?;
     let element = checkpoint.element(options.element)?;
-    let plan = args.capture.plan(&checkpoint)?;
+    let plan = args.capture.plan(None, &checkpoint, args.model.model.as_deref())?;
+    plan.iter().try_for_each(|plan| plan.announce(&checkpoint, prompt.ids.len(), 0))?;
     let decoder = load(&checkpoint, &options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;
     if let Some(ablated) = &ablated {
@@ -228,7 +259,7 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     };
     let mut both;
     let run = RunInfo { element, mask, sampling: None, ablated: ablated.as_ref() };
-    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
+    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &decoder, &prompt, &run)).transpose()?;
     let observer: &mut dyn AttentionObserver = match &mut recorder {
         Some(recorder) => {
             both = Both(view, recorder);
@@ -241,7 +272,8 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         &mut cache,
         Forward { mask: Some(mask), observer: Some(observer), ..Forward::default() },
     )?;
-    if let Some(recorder) = &recorder {
+    if let Some(recorder) = &mut recorder {
+        recorder.flush()?;
         note(&format!("attention: {} step recorded", recorder.steps()));
     }
     let seen = match (rollout, weighted) {
@@ -278,6 +310,13 @@ fn check_view(args: &MapArgs) -> Result<()> {
 /// The rollout of a dump's text up to the end of a step; the step's rows are shown.
 fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -> Result<ShownMap> {
     let (manifest, shown) = (dump.manifest(), &dump.steps()[step]);
+    if manifest.queries != QuerySelection::All {
+        return Err(usage(format!(
+            "{}: a rollout needs every query, and --queries was {}",
+            folder.display(),
+            manifest.queries
+        )));
+    }
     let mut rollout = Rollout::new(last_layer, shown.keys)?;
     for layer in 0..=last_layer {
         let captured = manifest.layers.iter().find(|captured| captured.layer == layer);
@@ -296,7 +335,11 @@ fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -
     }
     let weights = rollout.finish()?.split_off(shown.first_query * shown.keys);
     let (first_query, queries, keys) = (shown.first_query, shown.queries, shown.keys);
-    Ok(ShownMap { layer: last_layer, head: None, first_query, queries, keys, weights })
+<<<<<<< HEAD
+    Ok(ShownMap { layer: last_layer, head: None, first_query, stride: 1, queries, keys, weights })
+=======
+    Ok(ShownMap { layer: last_layer, head: None, first_query, queries, stride: 1, keys, weights })
+>>>>>>> capture
 }
 
 fn of_heads(head: Option<usize>, heads: &[usize], all: usize) -> String {
@@ -326,6 +369,7 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
         weights: &map.weights,
         keys: map.keys,
         first_query: map.first_query,
+        stride: map.stride,
         labels,
         causal: *mask == Mask::Causal,
         colour: ColourDepth::from_environment(std::io::stdout().is_terminal()),

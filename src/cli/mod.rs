@@ -7,13 +7,16 @@ mod capture_args;
 mod compare;
 mod convert;
 mod download;
+mod dump;
 mod generate;
 mod heads;
 mod held;
+mod http;
 mod info;
 mod map;
 mod model_args;
 mod output;
+mod page;
 mod perplexity;
 mod perplexity_csv;
 mod progress;
@@ -21,6 +24,7 @@ mod prompt_args;
 mod prompt_cache_args;
 mod shell;
 mod speculate_args;
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -41,10 +45,22 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Show what a head attends to, for a text or from a dump
     Map(map::MapArgs),
+<<<<<<< HEAD
+    /// Look at attention in a browser: of a dump, or of a text
+    View(view::ViewArgs),
+=======
+    /// Check a dump of attention, or convert it to NumPy or CSV
+    Dump(dump::DumpArgs),
+>>>>>>> capture
     /// Score what each head does, or rank heads by what is lost without each
     Heads(heads::HeadsArgs),
     /// Show how far two runs' heads are apart on the same text
     Compare(compare::CompareArgs),
+<<<<<<< HEAD
+    /// Check a dump of attention, or convert it to NumPy or CSV
+    Dump(dump::DumpArgs),
+=======
+>>>>>>> capture
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
     /// Measure how well a model predicts a text
@@ -76,8 +92,16 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
+<<<<<<< HEAD
+        Command::View(args) => view::run(args),
         Command::Heads(args) => heads::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Dump(args) => dump::run(args),
+=======
+        Command::Dump(args) => dump::run(args),
+        Command::Heads(args) => heads::run(args),
+        Command::Compare(args) => compare::run(args),
+>>>>>>> capture
         Command::Bench(args) => bench::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Convert(args) => convert::run(args),

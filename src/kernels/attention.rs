@@ -215,7 +215,9 @@ impl Job<'_> {
         let mut memory = PARTIALS.take();
         memory.resize(memory.len().max(blocks.len() * chunks * len), 0.0);
         let shared = SharedSlice::new(&mut memory);
-        pool.for_each(blocks.len() * chunks, 1, |task| {
+        let tasks = blocks.len() * chunks;
+        // Neighbours go to one thread, which asks for the next one's keys ahead.
+        pool.for_each(tasks, tasks / (8 * pool.threads()), |task| {
             let (block, chunk) = (&blocks[task / chunks], task % chunks);
             if self.chunks_seen(block).contains(&chunk) {
                 // SAFETY: each partial is written by one task.

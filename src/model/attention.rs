@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::config::NormOver;
 use super::kv_cache::KvCache;
 use super::loader::LayerLoader;
-use super::observer::{AttentionObserver, ValueNorms};
+use super::observer::{AttentionObserver, Projected, ValueNorms};
 use super::ops::{AttentionShape, HeadNorms, Linear, Ops};
 use super::parameter::LayerModule;
 use super::step::Step;
@@ -85,6 +85,11 @@ impl Attention {
         if let Some(kind) = self.turns {
             projected = ops.rotary(projected, &self.shape, &step.angles[kind])?;
         }
+        if let Some(observer) = &mut observer
+            && observer.wants_projected(self.layer)
+        {
+            self.lend(&projected, step, *observer)?;
+        }
         let (layer, head_dim) = (self.layer, self.shape.head_dim);
         ops.append(&projected, &self.shape, step, &mut cache.store, layer)?;
         if let Some(observer) = observer.as_mut().filter(|observer| observer.wants_value_norms(layer)) {
@@ -107,6 +112,22 @@ impl Attention {
     /// The output projection of what the heads found: `[tokens, hidden]`.
     pub(super) fn project(&self, ops: &Ops, attended: &Tensor) -> Result<Tensor> {
         ops.linear(attended, &self.output)
+    }
+
+    fn lend(&self, projected: &Tensor, step: &Step, observer: &mut dyn AttentionObserver) -> Result<()> {
+        let AttentionShape { heads, kv_heads, head_dim, scale, cap, .. } = self.shape;
+        let rows = projected.flatten_all()?.to_vec1::<f32>()?;
+        let bias = step.bias.as_deref();
+        observer.projected(Projected {
+            layer: self.layer,
+            heads,
+            kv_heads,
+            head_dim,
+            scale,
+            cap,
+            bias,
+            rows: &rows,
+        })
     }
 
     pub(super) fn bytes(&self) -> usize {

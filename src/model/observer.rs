@@ -1,5 +1,7 @@
 //! How a caller sees attention as it happens: the model calls the trait, the caller implements it.
 
+use std::ops::Range;
+
 use crate::error::Result;
 
 /// One forward pass, as an observer sees it.
@@ -49,6 +51,24 @@ pub struct ValueNorms<'a> {
     pub norms: &'a [f32],
 }
 
+/// What one layer's scores are made of, for the tokens of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Projected<'a> {
+    pub layer: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// What the products of queries and keys are multiplied with: 1/√dₖ in most models.
+    pub scale: f32,
+    /// Scores are held within ± this, by tanh.
+    pub cap: Option<f32>,
+    /// Added to the scores of each head, `[heads, keys]`.
+    pub bias: Option<&'a [f32]>,
+    /// Queries, keys and values, normed and turned by their positions:
+    /// `[tokens, (heads + 2 · kv_heads) · head_dim]`
+    pub rows: &'a [f32],
+}
+
 /// Receives attention maps while the model runs.
 ///
 /// Rows come in blocks of queries, every layer's blocks in order, and layers in order. An error
@@ -56,6 +76,12 @@ pub struct ValueNorms<'a> {
 pub trait AttentionObserver {
     /// Asked before a layer does any work; `false` keeps it from making a map at all.
     fn wants(&self, layer: usize) -> bool;
+
+    /// Asked before a block of queries of a layer that is wanted, by their positions; `false` leaves
+    /// them out. A block that is wanted comes whole.
+    fn wants_queries(&self, _layer: usize, _queries: Range<usize>) -> bool {
+        true
+    }
 
     /// Receives rows of a layer.
     ///
@@ -73,6 +99,20 @@ pub trait AttentionObserver {
     /// # Errors
     /// The observer's own.
     fn observe_value_norms(&mut self, _norms: ValueNorms<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether a layer that [`wants`](AttentionObserver::wants) answers `true` for lends its queries,
+    /// keys and values too.
+    fn wants_projected(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives a layer's queries, keys and values, before its rows.
+    ///
+    /// # Errors
+    /// The observer's own.
+    fn projected(&mut self, _rows: Projected<'_>) -> Result<()> {
         Ok(())
     }
 

@@ -3,8 +3,13 @@
 
 pub mod colour;
 pub mod compare;
+pub mod export;
 pub mod grid;
 pub mod heads;
+<<<<<<< HEAD
+pub mod html;
+=======
+>>>>>>> capture
 pub mod label;
 pub mod table;
 pub mod views;

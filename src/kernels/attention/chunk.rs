@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use super::super::PANEL;
 use super::super::simd::{Isa, Simd, dispatch};
-use super::product::{Product, kernels};
+use super::product::{AHEAD, FEW_ROWS, Product, kernels, prefetch};
 use super::{CHUNK, TILE_ROWS};
 use crate::kernels::cache::CacheType;
 
@@ -59,6 +59,17 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
     let first = seen.iter().filter(|seen| seen.0 < seen.1).map(|seen| seen.0).min().unwrap_or(0);
     let first_panel = first / PANEL;
     let (first, panels) = (first_panel * PANEL, args.keys.div_ceil(PANEL));
+    let value_panels = args.head_dim.div_ceil(PANEL);
+    let values = args.value_panels.add(first * held.head_bytes(PANEL));
+    if rows <= FEW_ROWS {
+        // Each panel of values is another place in memory: its start comes while scores are computed.
+        let bytes = AHEAD.min((args.keys - first) * held.head_bytes(PANEL));
+        for panel in 0..value_panels {
+            for line in (0..bytes).step_by(64) {
+                prefetch(values.wrapping_add(panel * args.value_panel_bytes + line));
+            }
+        }
+    }
     scores(
         isa,
         Product {
@@ -94,14 +105,13 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
             std::ptr::copy_nonoverlapping(weights.as_ptr().add(start), map[row], end - start);
         }
     }
-    let value_panels = args.head_dim.div_ceil(PANEL);
     weighted_sums(
         isa,
         Product {
             rows,
             depth: args.keys - first,
             x: weights.add(first),
-            panel: args.value_panels.add(first * held.head_bytes(PANEL)),
+            panel: values,
             panels: value_panels,
             panel_bytes: args.value_panel_bytes,
             out: out.values.as_mut_ptr(),

@@ -17,6 +17,9 @@ use super::super::cache::CacheType;
 use super::super::simd::{Isa, Simd, dispatch};
 use super::CHUNK;
 
+/// Up to so many rows, reading the panels takes longer than the arithmetic.
+pub(super) const FEW_ROWS: usize = 4;
+
 /// Rows of a panel that share a header of scales, where there are scales.
 const GROUP: usize = 32;
 
@@ -99,7 +102,7 @@ pub(super) struct Product {
 
 impl Product {
     #[inline(always)]
-    unsafe fn from_panel(mut self, panel: usize) -> Product {
+    unsafe fn starting_at(mut self, panel: usize) -> Product {
         self.panel = self.panel.add(panel * self.panel_bytes);
         self.out = self.out.add(panel * PANEL);
         self
@@ -165,12 +168,12 @@ unsafe fn split<S: Simd, H: Held>(product: Product, scales: Scales, x_row: usize
     let mut panel = 0;
     if S::LANES == 16 && rows <= 4 {
         while panel + 2 <= product.panels {
-            rows!(rows, 2, 2, 0, 0, product.from_panel(panel); 1 2 3 4);
+            rows!(rows, 2, 2, 0, 0, product.starting_at(panel); 1 2 3 4);
             panel += 2;
         }
     }
     while panel < product.panels {
-        let product = product.from_panel(panel);
+        let product = product.starting_at(panel);
         panel += 1;
         if S::LANES == 16 {
             rows!(rows, 1, 2, 0, 0, product; 1 2 3 4 5 6 7 8 9 10 11 12);
@@ -198,7 +201,7 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
     let mut sums = [[[S::splat(0.0); VECTORS]; PANELS]; ROWS];
     let mut x = product.x.add(first_row * x_row);
     // A few rows are bound by memory: ask for the panel's lines before they are needed.
-    let prefetch = ROWS <= 4;
+    let bound_by_memory = ROWS <= FEW_ROWS;
     let mut group = product.panel;
     let mut left = product.depth;
     while left > 0 {
@@ -222,7 +225,7 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
         for k in 0..left.min(GROUP) {
             for panel in 0..PANELS {
                 let from = row_of_panel.add(panel * product.panel_bytes);
-                if prefetch {
+                if bound_by_memory {
                     prefetch_row::<H>(from);
                 }
                 for vector in 0..VECTORS {
@@ -230,7 +233,7 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
                     if H::SCALED {
                         let scale = match scales {
                             Scales::Columns => of_columns[panel][vector],
-                            Scales::Rows => S::splat(of_rows[panel][k]),
+                            Scales::Rows => S::splat(*of_rows[panel].get_unchecked(k)),
                         };
                         value = S::mul(value, scale);
                     }
@@ -256,17 +259,26 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
     }
 }
 
-/// Asks for a row of a panel ahead of this one; a prefetch past the end of the memory is harmless.
+/// How far ahead a panel is asked for, in bytes.
+pub(super) const AHEAD: usize = 4096;
+
+/// Asks for a row of a panel ahead of this one.
 #[inline(always)]
-unsafe fn prefetch_row<H: Held>(row: *const u8) {
+fn prefetch_row<H: Held>(row: *const u8) {
+    for line in (0..PANEL * H::SIZE).step_by(64) {
+        prefetch(row.wrapping_add(AHEAD + line));
+    }
+}
+
+/// Asks for a cache line; one past the end of the memory is harmless.
+#[inline(always)]
+pub(super) fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    {
+    // SAFETY: a prefetch is only advice, whatever the address; every x86-64 has it.
+    unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        const AHEAD: usize = 4096;
-        for line in (0..PANEL * H::SIZE).step_by(64) {
-            _mm_prefetch(row.cast::<i8>().wrapping_add(AHEAD + line), _MM_HINT_T0);
-        }
+        _mm_prefetch(line.cast::<i8>(), _MM_HINT_T0);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
+    let _ = line;
 }

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{ROOT_HALF, Simd};
 
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx2;
@@ -76,6 +76,13 @@ impl Simd for Avx2 {
     unsafe fn power_of_two(n: __m256) -> __m256 {
         let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
         _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23))
+    }
+    #[inline(always)]
+    unsafe fn split(x: __m256) -> (__m256, __m256) {
+        let bits = _mm256_castps_si256(x);
+        let n = _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(ROOT_HALF)), 23);
+        let mantissa = _mm256_sub_epi32(bits, _mm256_slli_epi32(n, 23));
+        (_mm256_cvtepi32_ps(n), _mm256_castsi256_ps(mantissa))
     }
     #[inline(always)]
     unsafe fn zero_below(x: __m256, limit: __m256, value: __m256) -> __m256 {
@@ -199,6 +206,13 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     unsafe fn power_of_two(n: __m512) -> __m512 {
         let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
         _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23))
+    }
+    #[inline(always)]
+    unsafe fn split(x: __m512) -> (__m512, __m512) {
+        let bits = _mm512_castps_si512(x);
+        let n = _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(ROOT_HALF)), 23);
+        let mantissa = _mm512_sub_epi32(bits, _mm512_slli_epi32(n, 23));
+        (_mm512_cvtepi32_ps(n), _mm512_castsi512_ps(mantissa))
     }
     #[inline(always)]
     unsafe fn zero_below(x: __m512, limit: __m512, value: __m512) -> __m512 {

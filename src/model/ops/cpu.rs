@@ -14,8 +14,11 @@ use crate::model::observer::{AttentionObserver, AttentionRows};
 use crate::model::position::Angles;
 use crate::model::step::Step;
 
-/// Queries whose maps are made at a time while an observer looks: bounds the memory they take.
+/// Queries whose maps are made at a time while an observer looks, at most: their weights stay in the
+/// cache until they have been looked at.
 const OBSERVED_QUERIES: usize = 64;
+/// Bounds the memory of those maps where there are very many keys.
+const OBSERVED_WEIGHTS: usize = 2 << 20;
 
 /// Lends the memory of a contiguous f32 tensor.
 pub(super) fn read<R>(tensor: &Tensor, use_it: impl FnOnce(&[f32]) -> R) -> Result<R> {
@@ -201,10 +204,30 @@ pub(super) fn attention(
             attend(isa, pool, cache, layer, queries(0, step.tokens), &mut out, None);
             return Ok(());
         };
+        let block =
+            (OBSERVED_WEIGHTS / (shape.heads * (step.depth + step.tokens))).clamp(4, OBSERVED_QUERIES);
+        let wanted = |from: usize| {
+            let to = step.tokens.min(from + block);
+            (to, observer.wants_queries(layer, step.depth + from..step.depth + to))
+        };
+        let mut blocks: Vec<(usize, usize, bool)> = vec![];
+        let mut from = 0;
+        while from < step.tokens {
+            let (to, wanted) = wanted(from);
+            match blocks.last_mut() {
+                // Neighbours that nobody wants are computed together.
+                Some((_, end, false)) if !wanted => *end = to,
+                _ => blocks.push((from, to, wanted)),
+            }
+            from = to;
+        }
         let mut map = Vec::new();
-        for from in (0..step.tokens).step_by(OBSERVED_QUERIES) {
-            let to = step.tokens.min(from + OBSERVED_QUERIES);
+        for (from, to, wanted) in blocks {
             let queries = queries(from, to);
+            if !wanted {
+                attend(isa, pool, cache, layer, queries, &mut out[from * width..to * width], None);
+                continue;
+            }
             map.resize(shape.heads * (to - from) * queries.keys, 0.0);
             attend(isa, pool, cache, layer, queries, &mut out[from * width..to * width], Some(&mut map));
             observer.observe(AttentionRows {

@@ -144,6 +144,11 @@ impl Ops {
         self.pool.threads()
     }
 
+    /// The threads themselves, for work between the model's.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     pub(super) fn uses_kernels(&self) -> bool {
         self.isa.is_some()
     }

@@ -1,0 +1,353 @@
+// What scripts/check-page runs: `node check_page.mjs FOLDER-WITH-NODE-MODULES FOLDER-FOR-SCREENSHOTS [NAME...]`.
+// Limits: first paint 2 s, median frame of pan and zoom 1/30 s, 500 MB of heap; no request that
+// leaves the page's own server, no message in the console, every key works, axe finds nothing.
+import { spawn, execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync, closeSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+const [place, shots, ...only] = process.argv.slice(2);
+const require = createRequire(join(resolve(place), 'package.json'));
+const { chromium } = require('playwright-core');
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
+const attend = resolve('target/release/attend');
+const work = mkdtempSync(join(tmpdir(), 'attend-page-'));
+mkdirSync(shots, { recursive: true });
+
+let failures = 0;
+function check(holds, what) {
+  if (!holds) failures++;
+  console.log(`  ${holds ? 'ok  ' : 'FAIL'} ${what}`);
+}
+
+// A dump of one step, of two layers with two heads: a previous-token head, a sink, an even one, and
+// one with a single cell of 0.5.
+const PLANTED = { query: 3000, key: 1234 };
+function synthetic(size) {
+  const folder = join(work, `dump-${size}`);
+  mkdirSync(join(folder, 'steps'), { recursive: true });
+  const model = { name: 'synthetic', family: 'llama', config_sha256: '0'.repeat(64), layers: 2, heads: 2, kv_heads: 2 };
+  const layers = [0, 1].map((layer) => ({ layer, heads: [0, 1], window: null }));
+  writeFileSync(
+    join(folder, 'manifest.json'),
+    JSON.stringify({
+      format: 'attend-attention', version: 1, generator: 'check-page', model, weights_dtype: 'f32', attention_dtype: 'f32',
+      kind: 'full', mask: 'causal', layers, prompt_tokens: size, sampling: null,
+    }),
+  );
+  const words = [' the', ' cat', ' sat', ' on', ' a', ' mat', ',', ' 고양이', ' 🙂', '\n'];
+  const tokens = Array.from({ length: size }, (_, index) => {
+    const text = words[(index * 7 + Math.floor(index / 13)) % words.length];
+    return JSON.stringify({ index, id: words.indexOf(text), text, bytes: [...Buffer.from(text)], role: 'prompt', logprob: null });
+  });
+  writeFileSync(join(folder, 'tokens.jsonl'), tokens.join('\n') + '\n');
+  const bytes = 2 * size * size * 4;
+  const header = JSON.stringify(
+    Object.fromEntries([0, 1].map((layer) => [`layer.00${layer}`, { dtype: 'F32', shape: [2, size, size], data_offsets: [layer * bytes, (layer + 1) * bytes] }])),
+  ).padEnd(1024);
+  const file = openSync(join(folder, 'steps/00000.safetensors'), 'w');
+  const start = Buffer.alloc(8);
+  start.writeBigUInt64LE(BigInt(header.length));
+  writeSync(file, Buffer.concat([start, Buffer.from(header)]));
+  const rows = [
+    (row, query) => { row[Math.max(0, query - 1)] += 0.75; row[query] += 0.25; },
+    (row, query) => { row[0] += 0.75; row[query] += 0.25; },
+    (row, query) => { for (let key = 0; key <= query; key++) row[key] = 1 / (query + 1); },
+    (row, query) => { row[query] = 1; if (query === PLANTED.query) { row[query] = 0.5; row[PLANTED.key] = 0.5; } },
+  ];
+  for (const fill of rows) {
+    for (let from = 0; from < size; from += 256) {
+      const count = Math.min(256, size - from);
+      const block = new Float32Array(count * size);
+      for (let line = 0; line < count; line++) fill(block.subarray(line * size, (line + 1) * size), from + line);
+      writeSync(file, Buffer.from(block.buffer));
+    }
+  }
+  closeSync(file);
+  writeFileSync(join(folder, 'steps.jsonl'), JSON.stringify({ step: 0, file: 'steps/00000.safetensors', first_query: 0, queries: size, keys: size }) + '\n');
+  return folder;
+}
+
+// Starts `attend view` and waits for its address.
+async function serve(args) {
+  const child = spawn(attend, ['view', '--no-browser', '--port', '0', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const url = await new Promise((done, failed) => {
+    let text = '';
+    child.stdout.on('data', (data) => {
+      text += data;
+      if (text.includes('\n')) done(text.trim());
+    });
+    child.on('exit', (code) => failed(new Error(`attend view ${args.join(' ')} ended with ${code}`)));
+  });
+  return { url, stop: () => child.kill('SIGINT') };
+}
+
+function text512() {
+  const dump = join(work, 'generated');
+  const sentence = 'Once upon a time, there was a little cat. The little cat liked to sit on the mat. ';
+  const prompt = sentence.repeat(40);
+  // As many words as give 480 tokens, then 32 steps.
+  let ids = [];
+  const words = prompt.split(/(?<= )/);
+  let low = 100, high = words.length;
+  const count = (n) => {
+    const folder = join(work, 'count');
+    execFileSync(attend, ['map', words.slice(0, n).join(''), '--attention', folder, '--overwrite', '--heads', '0.0'], { stdio: 'pipe' });
+    return readFileSync(join(folder, 'tokens.jsonl'), 'utf8').trim().split('\n').length;
+  };
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (count(middle) <= 480) low = middle;
+    else high = middle - 1;
+  }
+  const tokens = count(low);
+  execFileSync(attend, ['generate', words.slice(0, low).join(''), '-n', String(513 - tokens), '--attention', dump], { stdio: 'pipe' });
+  return dump;
+}
+
+const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
+
+const ARGUMENTS = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'];
+const GL = ['--use-angle=swiftshader', '--enable-unsafe-swiftshader'];
+
+async function visit({ name, url, size, painter = 'canvas', exact }) {
+  console.log(`${name} (${painter})`);
+  const browser = await chromium.launch({
+    executablePath: '/usr/bin/chromium',
+    headless: true,
+    args: [...ARGUMENTS, ...(painter === 'webgl' ? GL : ['--disable-gpu'])],
+  });
+  const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+  const messages = [];
+  const foreign = [];
+  const origin = url.startsWith('file:') ? url : new URL(url).origin;
+  page.on('console', (message) => {
+    // Said by the software GL itself, of how it reads back.
+    if (!message.text().includes('GPU stall due to ReadPixels')) messages.push(message.text());
+  });
+  page.on('pageerror', (error) => messages.push(String(error.stack ?? error)));
+  page.on('request', (request) => {
+    const to = request.url();
+    if (to.split('?')[0] !== url && !to.startsWith('data:') && !to.startsWith('blob:') && (url.startsWith('file:') || !to.startsWith(origin))) foreign.push(to);
+  });
+  const shot = (view) => page.screenshot({ path: join(shots, `${name}-${view}${painter === 'webgl' ? '-webgl' : ''}.png`) });
+  const state = (what) => page.evaluate((what) => (what ? window.attend.state[what] : window.attend.state), what);
+  try {
+    const begun = performance.now();
+    await page.goto(url + (painter === 'webgl' ? '?webgl' : ''), { waitUntil: 'commit' });
+    await page.waitForFunction(() => {
+      const thumbs = [...document.querySelectorAll('.thumb')].filter((t) => t.getBoundingClientRect().top < innerHeight);
+      return thumbs.length > 0 && thumbs.every((t) => t.dataset.painted);
+    }, null, { polling: 20 });
+    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+    const paint = performance.now() - begun;
+    check(paint < 2000, `first paint after ${paint.toFixed(0)} ms`);
+    await shot('overview');
+
+    const run = async (context) => {
+      // Evaluated by the browser's own console, which the page's policy does not bind.
+      if (!(await page.evaluate(() => Boolean(window.axe)))) await page.evaluate(`${axe}; 0`);
+      const result = await page.evaluate(() => window.axe?.run(document, { resultTypes: ['violations'] }).then((r) => r.violations.map((v) => `${v.id}: ${v.nodes[0].html.slice(0, 160)} ${v.nodes[0].failureSummary}`)));
+      check(result !== undefined && result.length === 0, `axe in ${context}${result?.length ? `: ${result.join(' | ')}` : ''}${result === undefined ? ' did not run' : ''}`);
+    };
+    await run('overview');
+    for (const sort of ['induction', 'entropy']) {
+      await page.click(`[data-sort=${sort}]`);
+      check((await state('sort')) === sort, `sorts by ${sort}`);
+    }
+    await shot('sorted');
+    await page.click('.thumb');
+    check((await state('view')) === 'head', 'a thumbnail opens its head');
+    const settled = () => page.waitForFunction(() => window.attend.map.complete && !window.attend.frame, null, { timeout: 20000 });
+    await page.waitForTimeout(100);
+    await settled();
+    check((await page.evaluate(() => window.attend.map.frame.dataset.painter)) === painter, `painted by ${painter}`);
+    await shot('head');
+    await run('heatmap');
+
+    // Pan and zoom, a change a frame.
+    const frames = await page.evaluate(async () => {
+      const app = window.attend;
+      const times = [];
+      const frame = () => new Promise((done) => requestAnimationFrame(done));
+      await frame();
+      let last = performance.now();
+      for (let i = 0; i < 120; i++) {
+        if (i % 40 < 20) app.map.zoomBy(i < 60 ? 1.12 : 1 / 1.12);
+        else app.map.panBy(i % 2 ? -17 : -9, -11);
+        await frame();
+        const now = performance.now();
+        times.push(now - last);
+        last = now;
+      }
+      return times;
+    });
+    // The page itself takes Canvas 2D where WebGL is drawn by the processor, as here.
+    if (painter === 'canvas') check(median(frames) <= 1000 / 30, `median frame ${median(frames).toFixed(1)} ms`);
+    else console.log(`       median frame ${median(frames).toFixed(1)} ms`);
+    await settled();
+    await shot('zoomed');
+
+    if (exact) {
+      await page.evaluate(({ query, key, layer, head }) => { const app = window.attend; app.fit(); app.set({ layer, head, colour: 'grey', scale: 'linear' }); app.select(0, 0); }, exact);
+      let seen = 0, levels = 0;
+      for (const zoom of [0, 0.3, 0.6, 1.2, 4, 20]) {
+        levels++;
+        await page.evaluate(({ zoom, query, key }) => {
+          const app = window.attend;
+          app.camera = zoom ? { x: key - 20, y: query - 20, zoom } : null;
+          if (zoom) app.map.hold();
+          app.redraw();
+        }, { zoom, ...exact });
+        await page.waitForTimeout(150);
+        await settled();
+        seen += await page.evaluate(({ query, key }) => {
+          const { map } = window.attend;
+          const camera = map.camera();
+          const ratio = map.cells.width / map.plot().width;
+          const copy = document.createElement('canvas');
+          [copy.width, copy.height] = [map.cells.width, map.cells.height];
+          const context = copy.getContext('2d');
+          context.drawImage(map.cells, 0, 0);
+          const [x, y] = [Math.floor((key - camera.x + 0.5) * camera.zoom * ratio), Math.floor((query - camera.y + 0.5) * camera.zoom * ratio)];
+          const pixels = context.getImageData(x - 2, y - 2, 5, 5).data;
+          return Math.max(...pixels.filter((_, i) => i % 4 === 0)) > 100 ? 1 : 0;
+        }, exact);
+      }
+      check(seen === levels, `a lone cell of 0.5 shows at ${seen} of ${levels} zooms`);
+      await page.evaluate(({ query, key }) => window.attend.select(query, key), exact);
+      await page.waitForFunction(() => window.attend.value === 0.5, null, { timeout: 5000 }).catch(() => {});
+      check((await page.evaluate(() => window.attend.value)) === 0.5, 'its number is exact');
+      await page.evaluate(() => { window.attend.fit(); window.attend.set({ colour: 'cividis' }); });
+    }
+
+    // Every key.
+    await page.evaluate(() => { window.attend.fit(); window.attend.goTo(0); window.attend.select(window.attend.data.size - 1, 0); window.attend.set({ view: 'head' }); });
+    await page.focus('.heatmap');
+    const press = async (key, name, expected) => {
+      const before = await state(name);
+      await page.keyboard.press(key);
+      const after = await state(name);
+      check(expected(before, after), `${key}: ${name} ${before} → ${after}`);
+    };
+    if (size > 1) {
+      await press('ArrowRight', 'key', (a, b) => b === a + 1);
+      await press('ArrowLeft', 'key', (a, b) => b === a - 1);
+      await press('ArrowUp', 'query', (a, b) => b === a - 1);
+      await press('ArrowDown', 'query', (a, b) => b === a + 1);
+    }
+    await page.waitForTimeout(50);
+    check((await page.evaluate(() => window.attend.live.textContent)).includes('head'), 'the live region reads the cell');
+    await press(']', 'head', (a, b) => a !== b);
+    await press('[', 'head', (a, b) => a !== b);
+    await press('}', 'layer', (a, b) => a !== b);
+    await press('{', 'layer', (a, b) => a !== b);
+    const steps = await page.evaluate(() => window.attend.data.steps.length);
+    if (steps > 1) {
+      await press('.', 'step', (a, b) => b === a + 1);
+      await press(',', 'step', (a, b) => b === a - 1);
+    }
+    await page.keyboard.press('/');
+    check(await page.evaluate(() => document.activeElement.type === 'search'), '/ goes to the search');
+    const word = await page.evaluate(() => window.attend.data.tokens[0].label);
+    await page.keyboard.type(word);
+    await page.keyboard.press('Enter');
+    check((await page.evaluate(() => window.attend.notice.textContent)).startsWith('Found'), `finds ${JSON.stringify(word)}`);
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('?');
+    check(await page.evaluate(() => window.attend.dialog.open), '? opens the help');
+    await run('help');
+    await shot('help');
+    await page.keyboard.press('Escape');
+    for (const [key, view] of [['3', 'text'], ['4', 'arcs'], ['5', 'walk'], ['1', 'overview'], ['2', 'head']]) {
+      await press(key, 'view', (_, b) => b === view);
+      if (['text', 'arcs', 'walk'].includes(view)) {
+        await page.waitForTimeout(350);
+        await shot(view);
+        await run(view);
+      }
+    }
+
+    // A view can be sent by its address.
+    await page.waitForTimeout(600);
+    const sent = page.url();
+    const copy = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+    await copy.goto(sent);
+    const [here, there] = [await state(), await copy.evaluate(() => window.attend.state)];
+    check(JSON.stringify(here) === JSON.stringify(there), 'the address holds the view');
+    await copy.close();
+
+    for (const kind of ['PNG', 'SVG']) {
+      const [download] = await Promise.all([page.waitForEvent('download', { timeout: 8000 }), page.click(`header >> text=${kind}`)]);
+      const path = join(shots, `${name}-exported${painter === 'webgl' ? '-webgl' : ''}.${kind.toLowerCase()}`);
+      await download.saveAs(path);
+      check(statSync(path).size > 500, `exports ${kind}, ${statSync(path).size} bytes`);
+    }
+    const session = await page.context().newCDPSession(page);
+    await session.send('HeapProfiler.collectGarbage');
+    const heap = await session.send('Runtime.getHeapUsage');
+    const bytes = heap.usedSize + (heap.embedderHeapUsedSize ?? 0) + (heap.backingStorageSize ?? 0);
+    check(bytes < 500e6, `memory of the page ${(bytes / 1e6).toFixed(0)} MB`);
+    await page.emulateMedia({ colorScheme: 'dark' });
+    await page.keyboard.press('1');
+    await page.waitForTimeout(200);
+    await run('dark overview');
+    await page.keyboard.press('2');
+    await page.waitForTimeout(300);
+    await run('dark heatmap');
+    await shot('dark');
+    check(foreign.length === 0, `no request to elsewhere ${foreign.slice(0, 3)}`);
+    check(messages.length === 0, `nothing in the console ${messages.slice(0, 3)}`);
+  } catch (error) {
+    check(false, `${error.stack} ${messages}`);
+  } finally {
+    await browser.close();
+  }
+}
+
+const cases = {
+  one: async () => {
+    const server = await serve(['--prompt-ids', '5']);
+    await visit({ name: 'one', url: server.url, size: 1 });
+    server.stop();
+  },
+  six: async () => {
+    const server = await serve(['The cat sat on the mat']);
+    await visit({ name: 'six', url: server.url, size: 6 });
+    server.stop();
+  },
+  file: async () => {
+    const file = join(work, 'six.html');
+    execFileSync(attend, ['map', 'The cat sat on the mat', '--html', file], { stdio: 'pipe' });
+    await visit({ name: 'file', url: `file://${file}`, size: 6 });
+  },
+  medium: async () => {
+    const dump = text512();
+    const server = await serve([dump]);
+    await visit({ name: 'medium', url: server.url, size: 512 });
+    server.stop();
+    const file = join(work, 'medium.html');
+    execFileSync(attend, ['map', dump, '--html', file], { stdio: 'pipe' });
+    await visit({ name: 'medium-file', url: `file://${file}`, size: 512 });
+  },
+  large: async () => {
+    const dump = synthetic(4097);
+    const server = await serve([dump]);
+    const exact = { ...PLANTED, layer: 1, head: 1 };
+    await visit({ name: 'large', url: server.url, size: 4097, exact });
+    await visit({ name: 'large', url: server.url, size: 4097, exact, painter: 'webgl' });
+    server.stop();
+    const file = join(work, 'large.html');
+    execFileSync(attend, ['map', dump, '--html', file, '--layer', '1', '--head', '1'], { stdio: 'pipe' });
+    await visit({ name: 'large-file', url: `file://${file}`, size: 4097, exact });
+    check(statSync(file).size < 50e6, `the file has ${(statSync(file).size / 1e6).toFixed(1)} MB`);
+  },
+};
+
+for (const [name, run] of Object.entries(cases)) {
+  if (only.length === 0 || only.includes(name)) await run();
+}
+rmSync(work, { recursive: true });
+console.log(failures ? `${failures} checks failed` : 'all checks passed');
+process.exit(failures ? 1 : 0);

@@ -1,0 +1,188 @@
+// Where rows and tiles come from: the server, or the rows inside this file. Both answer promises.
+import { tileOf } from './code.js';
+import { bytesOf } from './tokens.js';
+
+// Keeps the newest answers.
+class Kept {
+  constructor(limit) {
+    this.limit = limit;
+    this.map = new Map();
+  }
+  get(key, make) {
+    const known = this.map.get(key);
+    if (known !== undefined) {
+      this.map.delete(key);
+      this.map.set(key, known);
+      return known;
+    }
+    const made = make();
+    this.map.set(key, made);
+    if (this.map.size > this.limit) this.map.delete(this.map.keys().next().value);
+    return made;
+  }
+  forget(key) {
+    this.map.delete(key);
+  }
+}
+
+class Source {
+  constructor(data) {
+    this.data = data;
+    this.tiles = new Kept(160);
+    this.rows = new Kept(600);
+    this.columns = new Kept(60);
+  }
+  // Keys that a query can see.
+  seen(maps, layer, head, query) {
+    const variant = this.data.variants[maps];
+    const { first_query: first, steps } = this.data;
+    if (query < first) return [0, 0];
+    if (!variant.causal) return [0, (steps.find(([from, queries]) => query < from + queries) ?? [0, 0, 0])[2]];
+    const window = this.head(maps, layer, head)?.window ?? Infinity;
+    return [Math.max(0, query + 1 - window), query + 1];
+  }
+  head(maps, layer, head) {
+    return this.data.variants[maps].heads.find((known) => known.layer === layer && known.head === head);
+  }
+}
+
+export class Served extends Source {
+  holds() {
+    return true;
+  }
+  async bytes(target) {
+    const answer = await fetch(target);
+    if (!answer.ok) throw new Error(`${target}: ${answer.status}`);
+    return answer.arrayBuffer();
+  }
+  tile(maps, layer, head, level, row, column, hide) {
+    const target = `tile?maps=${maps}&layer=${layer}&head=${head}&level=${level}&row=${row}&column=${column}&hide=${hide}`;
+    return this.kept(this.tiles, target, async () => new Uint8Array(await this.bytes(target)));
+  }
+  row(maps, layer, head, query) {
+    const target = `row?maps=${maps}&layer=${layer}&head=${head}&query=${query}`;
+    return this.kept(this.rows, target, async () => new Float32Array(await this.bytes(target)));
+  }
+  column(maps, layer, head, key, hide) {
+    const target = `column?maps=${maps}&layer=${layer}&head=${head}&key=${key}&hide=${hide}`;
+    return this.kept(this.columns, target, async () => new Float32Array(await this.bytes(target)));
+  }
+  projections(layer) {
+    const target = `projections?layer=${layer}`;
+    return this.kept(this.columns, target, async () => new Float32Array(await this.bytes(target)));
+  }
+  kept(cache, target, make) {
+    return cache.get(target, () => {
+      const promise = make();
+      promise.catch(() => cache.forget(target));
+      return promise;
+    });
+  }
+}
+
+export class Embedded extends Source {
+  constructor(data) {
+    super(data);
+    this.blocks = new Kept(4);
+    this.kept = new Set(data.kept);
+    // The script runs before the rows are there, so that the first picture need not wait for them.
+    this.ready = new Promise((done) => {
+      if (document.readyState === 'loading') addEventListener('DOMContentLoaded', done);
+      else done();
+    });
+  }
+  holds(maps, layer, head) {
+    return this.kept.has(`${maps}-${layer}-${head}`);
+  }
+  // All rows of a head: each query's start in one array.
+  block(maps, layer, head) {
+    return this.blocks.get(`${maps}.${layer}.${head}`, () => {
+      const bytes = bytesOf(document.getElementById(`rows-${maps}-${layer}-${head}`).textContent);
+      const weights = this.data.variants[maps].bytes === 4 ? new Float32Array(bytes.buffer) : halves(bytes);
+      const starts = [];
+      let at = 0;
+      for (let query = this.data.first_query; query < this.data.size; query++) {
+        starts.push(at);
+        at += this.seen(maps, layer, head, query)[1];
+      }
+      return { weights, starts };
+    });
+  }
+  part(maps, layer, head, query) {
+    if (query < this.data.first_query) return null;
+    const { weights, starts } = this.block(maps, layer, head);
+    const start = starts[query - this.data.first_query];
+    return weights.subarray(start, start + this.seen(maps, layer, head, query)[1]);
+  }
+  tile(maps, layer, head, level, row, column, hide) {
+    const make = () =>
+      tileOf(
+        this.data.size,
+        (query) => this.seen(maps, layer, head, query),
+        (query) => this.part(maps, layer, head, query),
+        level,
+        row,
+        column,
+        hide,
+      );
+    return this.tiles.get([maps, layer, head, level, row, column, hide].join('.'), () => this.ready.then(make));
+  }
+  async projections(layer) {
+    await this.ready;
+    return new Float32Array(bytesOf(document.getElementById(`projections-${layer}`).textContent).buffer);
+  }
+  row(maps, layer, head, query) {
+    return this.rows.get([maps, layer, head, query].join('.'), async () => {
+      await this.ready;
+      return this.rowNow(maps, layer, head, query);
+    });
+  }
+  rowNow(maps, layer, head, query) {
+    if (!this.holds(maps, layer, head)) throw new Error('these rows are not in this file');
+    const row = new Float32Array(this.data.size);
+    row.set(this.part(maps, layer, head, query) ?? []);
+    return row;
+  }
+  async column(maps, layer, head, key, hide) {
+    await this.ready;
+    const column = new Float32Array(this.data.size);
+    for (let query = 0; query < this.data.size; query++) {
+      const row = this.rowNow(maps, layer, head, query);
+      column[query] = key < hide ? 0 : row[key] * restOfRow(row, hide);
+    }
+    return column;
+  }
+}
+
+function restOfRow(row, hide) {
+  let hidden = 0;
+  for (let key = 0; key < Math.min(hide, row.length); key++) hidden += row[key];
+  return 1 - hidden > 1e-6 ? 1 / (1 - hidden) : 0;
+}
+
+// f16 as f32.
+function halves(bytes) {
+  const view = new DataView(bytes.buffer);
+  const out = new Float32Array(bytes.length / 2);
+  for (let at = 0; at < out.length; at++) {
+    const bits = view.getUint16(2 * at, true);
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    out[at] = exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15);
+  }
+  return out;
+}
+
+// The small picture of a head: [side, side, 2].
+export function pictures(data) {
+  const bytes = bytesOf(document.getElementById('overview').textContent);
+  const size = data.overview_side ** 2 * 2;
+  const firsts = [];
+  let count = 0;
+  for (const variant of data.variants) {
+    firsts.push(count);
+    count += variant.heads.length;
+  }
+  return (maps, index) => bytes.subarray((firsts[maps] + index) * size, (firsts[maps] + index + 1) * size);
+}
+

@@ -1,0 +1,267 @@
+//! The page: its pictures against their definitions, its file against the dump, and what may not
+//! happen whatever stands in a token.
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use attend::capture::memory::Both;
+use attend::capture::{
+    AttentionDtype, Dump, Projections, Recorder, Selection, ShownMap, TokenRecord, TokenRole,
+};
+use attend::model::{Forward, Mask};
+use attend::report::html::code::{code, weight};
+use attend::report::html::tile::{Place, TILE, levels, tile};
+use attend::report::html::{Chosen, Maps, Page, answer};
+use attend::{Checkpoint, LoadOptions};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use program::{arg, failure, join, run};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, serialize};
+
+/// A dump of one step of one layer: each head's map, `[size, size]`.
+fn dump(folder: &Path, heads: &[Vec<f32>], texts: &[&str]) {
+    let size = texts.len();
+    let checkpoint = Checkpoint::embedded().unwrap();
+    let selection = Selection::parse(Some("0"), Some(&format!("0-{}", heads.len() - 1)), 5, 8).unwrap();
+    let dtype = AttentionDtype::F32;
+    let manifest = Recorder::manifest(&checkpoint, "f32", &selection, dtype, Mask::Causal, size, None);
+    let mut recorder = Recorder::create(folder, &manifest, false).unwrap();
+    for (index, text) in texts.iter().enumerate() {
+        let record = TokenRecord {
+            index,
+            id: index as u32,
+            text: (*text).into(),
+            bytes: text.as_bytes().to_vec(),
+            role: TokenRole::Prompt,
+            logprob: None,
+        };
+        recorder.token(&record).unwrap();
+    }
+    let bytes: Vec<u8> = heads.concat().iter().flat_map(|weight| weight.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![heads.len(), size, size], &bytes).unwrap();
+    let file = serialize(HashMap::from([("layer.000".to_owned(), view)]), None).unwrap();
+    std::fs::write(folder.join("steps/00000.safetensors"), file).unwrap();
+    let line = format!(
+        r#"{{"step":0,"file":"steps/00000.safetensors","first_query":0,"queries":{size},"keys":{size}}}"#
+    );
+    std::fs::write(folder.join("steps.jsonl"), line + "\n").unwrap();
+}
+
+fn maps(folder: &Path) -> Maps {
+    Maps::new(Dump::open(folder).unwrap()).unwrap()
+}
+
+const SIZE: usize = 600;
+
+/// Rows of uneven weights that sum to 1.
+fn uneven() -> Vec<f32> {
+    let mut map = vec![0f32; SIZE * SIZE];
+    for (query, row) in map.chunks_exact_mut(SIZE).enumerate() {
+        let raw = |key: usize| ((query * 31 + key * 17) % 97) as f32 + 0.5;
+        let total: f32 = (0..=query).map(raw).sum();
+        (0..=query).for_each(|key| row[key] = raw(key) / total);
+    }
+    map
+}
+
+#[test]
+fn a_planted_cell_is_visible_at_every_level() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut map: Vec<f32> = vec![0.0; SIZE * SIZE];
+    (0..SIZE).for_each(|query| map[query * SIZE + query] = 1.0);
+    let (query, key) = (477, 101);
+    (map[query * SIZE + query], map[query * SIZE + key]) = (0.5, 0.5);
+    dump(folder.path(), &[map], &["x"; SIZE]);
+    let maps = maps(folder.path());
+    let head = maps.heads()[0];
+    assert_eq!(levels(SIZE), 3);
+    for level in 0..levels(SIZE) {
+        let (row, column) = ((query >> level), (key >> level));
+        let place = Place { level, row: row / TILE, column: column / TILE };
+        let codes = tile(&maps, head, place, 0);
+        let at = ((row % TILE) * TILE + column % TILE) * 2;
+        assert_eq!(codes[at], code(0.5), "level {level}");
+        assert!((weight(codes[at]) - 0.5).abs() < 0.012);
+        // The mean of a block of 4ⁿ cells that the mask leaves whole.
+        assert_eq!(codes[at + 1], code(0.5 / f32::powi(4.0, level as i32)), "level {level}");
+    }
+    let page = Page::new(maps);
+    let html = page.served();
+    let overview = between(&html, r#"id="overview">"#, "<");
+    let picture = STANDARD.decode(overview).unwrap();
+    let at = ((query * 64 / SIZE) * 64 + key * 64 / SIZE) * 2;
+    assert_eq!(picture[at], code(0.5));
+}
+
+#[test]
+fn tiles_are_the_maxima_and_means_of_their_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = uneven();
+    dump(folder.path(), std::slice::from_ref(&map), &["x"; SIZE]);
+    let maps = maps(folder.path());
+    let head = maps.heads()[0];
+    for (hide, level) in [(0, 0), (0, 1), (0, 2), (2, 0), (2, 2)] {
+        let block = 1 << level;
+        for place in [Place { level, row: 0, column: 0 }, Place { level, row: 1, column: 0 }] {
+            let codes = tile(&maps, head, place, hide);
+            for cell in (0..TILE * TILE).step_by(37) {
+                let (row, column) = (place.row * TILE + cell / TILE, place.column * TILE + cell % TILE);
+                let mut weights = vec![];
+                for query in (row * block..(row + 1) * block).filter(|query| *query < SIZE) {
+                    let rest = 1.0 - map[query * SIZE..][..hide].iter().map(|w| f64::from(*w)).sum::<f64>();
+                    for key in (column * block..(column + 1) * block).filter(|key| *key <= query) {
+                        let shown = key >= hide && rest > 1e-6;
+                        weights.push(if shown { f64::from(map[query * SIZE + key]) / rest } else { 0.0 });
+                    }
+                }
+                let maximum = weights.iter().fold(0.0, |a: f64, b| a.max(*b));
+                let mean = weights.iter().sum::<f64>() / weights.len().max(1) as f64;
+                for (channel, expected) in [maximum, mean].into_iter().enumerate() {
+                    let found = codes[cell * 2 + channel];
+                    // One step for a sum in another order at the edge between two codes.
+                    assert!(found.abs_diff(code(expected as f32)) <= 1, "{place:?} {cell} {channel}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_and_columns_are_the_dumps() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = uneven();
+    dump(folder.path(), std::slice::from_ref(&map), &["x"; SIZE]);
+    let page = Page::new(maps(folder.path()));
+    let floats = |target: &str| -> Vec<f32> {
+        let body = answer(&page, target).unwrap().body;
+        body.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    assert_eq!(floats("/row?layer=0&head=0&query=333"), map[333 * SIZE..334 * SIZE]);
+    let column: Vec<f32> = (0..SIZE).map(|query| map[query * SIZE + 20]).collect();
+    assert_eq!(floats("/column?layer=0&head=0&key=20"), column);
+    for target in [
+        "/row?layer=0&head=0&query=600",
+        "/row?layer=0&head=9&query=1",
+        "/row?layer=0&head=0",
+        "/tile?layer=0&head=0&level=9&row=0&column=0",
+        "/tile?layer=0&head=0&level=0&row=99999999999999999999&column=0",
+        "/column?layer=0&head=0&key=-1",
+        "/projections?layer=0",
+        "/nothing",
+        "",
+    ] {
+        assert!(answer(&page, target).is_none(), "{target}");
+    }
+}
+
+#[test]
+fn a_file_holds_exact_rows_or_says_what_it_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let heads = [uneven(), vec![0.0; SIZE * SIZE]];
+    dump(folder.path(), &heads, &["x"; SIZE]);
+    let page = Page::new(maps(folder.path()));
+    let whole = page.file(&Chosen::Best, usize::MAX);
+    assert_eq!(whole.left_out, None);
+    assert_eq!(whole.html, page.file(&Chosen::Best, usize::MAX).html, "the same bytes twice");
+    let block = STANDARD.decode(between(&whole.html, r#"id="rows-0-0-0">"#, "<")).unwrap();
+    let rows: Vec<f32> = block.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let expected: Vec<f32> =
+        (0..SIZE).flat_map(|query| &heads[0][query * SIZE..][..=query]).copied().collect();
+    assert_eq!(rows, expected);
+    let limit = whole.html.len() - 1;
+    let part = page.file(&Chosen::Heads(vec![(0, 1)]), limit);
+    assert!(part.html.len() <= limit);
+    assert!(part.html.contains(r#"id="rows-0-0-1""#) && !part.html.contains(r#"id="rows-0-0-0""#));
+    assert!(part.left_out.unwrap().contains("0.1"));
+    assert!(part.html.contains(r#"id="overview""#));
+}
+
+#[test]
+fn nothing_in_a_token_becomes_markup() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = ["</script><script>alert(1)</script>", "<!--", "\u{2028}\u{202e}", "{{script}}", "'\"&"];
+    let map = vec![0.2; texts.len() * texts.len()];
+    dump(folder.path(), &[map], &texts);
+    let page = Page::new(maps(folder.path()));
+    for html in [page.served(), page.file(&Chosen::Best, usize::MAX).html] {
+        assert_eq!(html.matches("<script>").count(), 1, "one script runs");
+        let data: serde_json::Value =
+            serde_json::from_str(between(&html, r#"id="data">"#, "</script>")).unwrap();
+        for (token, text) in data["tokens"].as_array().unwrap().iter().zip(texts) {
+            assert_eq!(token["text"], text);
+        }
+        let policy = between(&html, r#"Content-Security-Policy" content=""#, "\"");
+        assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+        assert!(!policy.contains("unsafe"));
+    }
+    let file = page.file(&Chosen::Best, usize::MAX).html;
+    assert!(between(&file, r#"Content-Security-Policy" content=""#, "\"").contains("connect-src 'none'"));
+}
+
+#[test]
+fn the_walks_vectors_give_the_weights_of_the_map() {
+    let checkpoint = Checkpoint::embedded().unwrap();
+    let decoder = checkpoint.load(&LoadOptions::default()).unwrap();
+    let ids = checkpoint.tokenizer().unwrap().encode("The cat sat on the mat").unwrap().ids;
+    let (layer, head) = (3, 5);
+    let (mut projections, mut map) = (Projections::default(), ShownMap::of(layer, Some(head)));
+    let mut cache = decoder.new_cache(ids.len()).unwrap();
+    let mut both = Both(&mut projections, &mut map);
+    decoder.forward(&ids, &mut cache, Forward { observer: Some(&mut both), ..Forward::default() }).unwrap();
+    assert_eq!(projections.layers.len(), checkpoint.config().layers);
+    let Projections { heads, kv_heads, head_dim, .. } = projections;
+    let width = (heads + 2 * kv_heads) * head_dim;
+    let group = head / (heads / kv_heads);
+    let vector =
+        |token: usize, head: usize| &projections.layers[layer][token * width + head * head_dim..][..head_dim];
+    for query in 0..ids.len() {
+        let scores: Vec<f64> = (0..=query)
+            .map(|key| {
+                let (q, k) = (vector(query, head), vector(key, heads + group));
+                let product: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+                product * f64::from(projections.scales[layer])
+            })
+            .collect();
+        let total: f64 = scores.iter().map(|score| score.exp()).sum();
+        for (key, score) in scores.iter().enumerate() {
+            let expected = f64::from(map.weights[query * ids.len() + key]);
+            assert!((score.exp() / total - expected).abs() < 1e-5, "{query} {key}");
+        }
+    }
+}
+
+#[test]
+fn the_command_writes_the_same_page_twice_and_refuses_what_it_cannot_show() {
+    let place = tempfile::tempdir().unwrap();
+    let pages = ["a.html", "b.html"].map(|name| {
+        let file = join(&place, name);
+        let output = run(&["map", "The cat sat on the mat", "--html", arg(&file)]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read(file).unwrap()
+    });
+    assert!(pages[0] == pages[1]);
+    let folder = place.path();
+    for (args, code, word) in [
+        (vec!["map", "x", "--html", arg(folder)], 2, "folder"),
+        (vec!["map", "x", "--html", "y.html", "--layer", "9"], 2, "--layer"),
+        (vec!["view", arg(folder)], 2, "without a dump"),
+        (vec!["map", "x", "--html", "no/such/folder.html"], 1, "cannot write"),
+    ] {
+        let message = failure(&run(&args), code);
+        assert!(message.contains(word), "{args:?}: {message}");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let message = failure(&run(&["view", "Hi", "--no-browser", "--port", &port]), 1);
+    assert!(message.contains("another program serves there"), "{message}");
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let from = text.find(before).unwrap() + before.len();
+    &text[from..from + text[from..].find(after).unwrap()]
+}
