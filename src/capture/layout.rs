@@ -118,14 +118,17 @@ pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: 
         |first: usize, keys: usize| Layout::new(manifest, rows(first, keys), keys).header.len() as u64;
     let later = new_tokens.saturating_sub(1);
     let positions = prompt_tokens + later;
-    const MANIFEST: u64 = 2_000;
-    const TOKEN_LINE: u64 = 100;
+    let manifest_bytes = serde_json::to_vec_pretty(manifest).map_or(0, |json| json.len() as u64);
+    // About; those of generated tokens have a probability.
+    const PROMPT_LINE: u64 = 80;
+    const GENERATED_LINE: u64 = 100;
     const STEP_LINE: u64 = 90;
-    MANIFEST
+    manifest_bytes
         + header(0, prompt_tokens)
         + tensors(0, prompt_tokens)
         + later as u64 * header(positions.saturating_sub(1), positions)
         + (prompt_tokens..positions).map(|position| tensors(position, position + 1)).sum::<u64>()
-        + (prompt_tokens + new_tokens) as u64 * TOKEN_LINE
+        + prompt_tokens as u64 * PROMPT_LINE
+        + new_tokens as u64 * GENERATED_LINE
         + (1 + later) as u64 * STEP_LINE
 }
