@@ -202,10 +202,6 @@ fn from_dump(args: &HeadsArgs, folder: &Path) -> Result<Scored> {
             }
         }
     }
-    let recorded: usize = dump.steps().iter().map(|step| step.queries).sum();
-    if recorded < queries {
-        note(&format!("the dump holds {recorded} of {queries} queries: scores are means over these"));
-    }
     let all = manifest.model.layers * manifest.model.heads;
     let captured: usize = manifest.layers.iter().map(|layer| layer.heads.len()).sum();
     if captured < all {
