@@ -33,7 +33,7 @@ pub(super) fn matmul(input: &Tensor, matrices: &[CandleMatrix]) -> Result<Tensor
 }
 
 /// Values as quantised weights meet them: of each group of 32, the nearest multiples of its largest
-/// value / 127; and in groups far above the mean of the row, so for what that leaves.
+/// value / 127; and in groups above the mean of the row, so for what that leaves.
 fn rounded(input: &Tensor) -> Result<Tensor> {
     let (tokens, width) = input.dims2()?;
     let groups = input.reshape((tokens, width / GROUP, GROUP))?;
