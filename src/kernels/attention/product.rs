@@ -223,23 +223,29 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
         }
         let mut row_of_panel = group.add(header::<H>() + first_column * H::SIZE);
         for k in 0..left.min(GROUP) {
-            for panel in 0..PANELS {
+            let mut values = [[S::splat(0.0); VECTORS]; PANELS];
+            for (panel, values) in values.iter_mut().enumerate() {
                 let from = row_of_panel.add(panel * product.panel_bytes);
                 if bound_by_memory {
                     prefetch_row::<H>(from);
                 }
-                for vector in 0..VECTORS {
-                    let mut value = H::load::<S>(from.add(vector * S::LANES * H::SIZE));
+                for (vector, value) in values.iter_mut().enumerate() {
+                    *value = H::load::<S>(from.add(vector * S::LANES * H::SIZE));
                     if H::SCALED {
                         let scale = match scales {
                             Scales::Columns => of_columns[panel][vector],
                             Scales::Rows => S::splat(*of_rows[panel].get_unchecked(k)),
                         };
-                        value = S::mul(value, scale);
+                        *value = S::mul(*value, scale);
                     }
-                    for (row, sums) in sums.iter_mut().enumerate() {
-                        let x = S::splat(*x.add(row * x_row));
-                        sums[panel][vector] = S::fma(x, value, sums[panel][vector]);
+                }
+            }
+            // Rows outside, so that one number of x is held at a time.
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let x = S::splat(*x.add(row * x_row));
+                for (sums, values) in sums.iter_mut().zip(&values) {
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum = S::fma(x, *value, *sum);
                     }
                 }
             }
