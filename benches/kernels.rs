@@ -37,12 +37,11 @@ const ELEMENTS: [ElementType; 7] = [
 
 /// Starting and ending a region in which there is nothing to do, again and again.
 fn regions(criterion: &mut Criterion) {
-    for threads in [2, available_threads()] {
-        let pool = Pool::new(threads);
-        criterion.bench_function(&format!("region/{threads} threads"), |b| {
-            b.iter(|| pool.for_each(threads, 1, |_| ()));
-        });
-    }
+    let (_, pool) = best();
+    let threads = pool.threads();
+    criterion.bench_function(&format!("region/{threads} threads"), |b| {
+        b.iter(|| pool.for_each(threads, 1, |_| ()));
+    });
 }
 
 /// Reading from memory, in all ways.
@@ -147,7 +146,7 @@ fn attention(criterion: &mut Criterion) {
             for held in if kind == "grouped" { &caches[..] } else { &caches[..1] } {
                 let shape = CacheShape { layers: 1, kv_heads, head_dim, capacity: keys, held: *held };
                 let mut cache = Cache::new(shape).unwrap();
-                cache.write(0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
+                cache.write(&pool, 0, 0, &rows, row_len, heads * head_dim, (heads + kv_heads) * head_dim);
                 group.bench_function(format!("{kind}, {}", held.name()), |b| {
                     b.iter(|| attend(isa, &pool, &cache, 0, black_box(queries), &mut out, None));
                 });

@@ -25,8 +25,9 @@ fn ids() -> Vec<u32> {
 }
 
 /// Of the logits' range. Activations are rounded to integers: where the last bits of two sums differ,
-/// one may fall to the other side, a step of 1/127 of its group.
-const ROUNDED: f64 = 6e-3;
+/// one may fall to the other side, a step of 1/127 of its group, whose largest value may be three times
+/// the row's mean.
+const ROUNDED: f64 = 8e-3;
 
 #[test]
 fn the_kernels_agree_with_candle_on_the_values_held() {

@@ -1,14 +1,18 @@
-//! What stands in a dump's JSON files (SPEC.md, format 1).
+//! What stands in a dump's JSON files (SPEC.md).
 
 use serde::{Deserialize, Serialize};
 
+use super::kind::{AttentionKind, QuerySelection, Rows};
 use crate::generation::Sampling;
-use crate::model::Mask;
+use crate::model::{HeadIntervention, Mask, Silence};
 
 /// `format` of every manifest.
 pub const FORMAT: &str = "attend-attention";
-/// The version that this crate writes and reads.
-pub const VERSION: u32 = 1;
+/// The version that this crate writes. It reads version 1 too, which had only whole maps of all
+/// queries.
+pub const VERSION: u32 = 2;
+/// The oldest version that this crate reads.
+pub const OLDEST_VERSION: u32 = 1;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const TOKENS: &str = "tokens.jsonl";
@@ -53,14 +57,43 @@ pub struct Manifest {
     /// How the model's weights were held.
     pub weights_dtype: String,
     pub attention_dtype: AttentionDtype,
-    /// `full`: every weight of the selected heads.
-    pub kind: String,
+    /// What is recorded of each row.
+    pub kind: AttentionKind,
+    /// Which rows of a step.
+    #[serde(default)]
+    pub queries: QuerySelection,
     pub mask: Mask,
     /// Layers captured, and the heads of each, in the order of the tensors.
     pub layers: Vec<LayerHeads>,
     pub prompt_tokens: usize,
     /// How tokens were chosen; `null` where none was.
     pub sampling: Option<serde_json::Value>,
+    /// Heads that were silenced; not there where none was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ablated: Vec<AblatedHeads>,
+}
+
+/// Silenced heads of one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AblatedHeads {
+    pub layer: usize,
+    pub heads: Vec<usize>,
+    /// What stood in for them.
+    pub with: Silence,
+}
+
+impl AblatedHeads {
+    /// Those of an intervention, by layer and by what stands in.
+    pub fn of(intervention: &HeadIntervention) -> Vec<AblatedHeads> {
+        let mut ablated: Vec<AblatedHeads> = vec![];
+        for (layer, head, with) in intervention.silenced() {
+            match ablated.iter_mut().find(|known| (known.layer, known.with) == (layer, with)) {
+                Some(known) => known.heads.push(head),
+                None => ablated.push(AblatedHeads { layer, heads: vec![head], with }),
+            }
+        }
+        ablated
+    }
 }
 
 /// The model that attended.
@@ -111,9 +144,29 @@ pub struct StepRecord {
     pub step: usize,
     /// Its file, from the dump's folder.
     pub file: String,
+    /// Position of the first recorded query.
     pub first_query: usize,
+    /// Recorded queries: rows of the tensors. None where the selection has none of the step's.
     pub queries: usize,
+    /// From one recorded query to the next.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub stride: usize,
     pub keys: usize,
+}
+
+impl StepRecord {
+    /// The recorded queries.
+    pub fn rows(&self) -> Rows {
+        Rows { first: self.first_query, count: self.queries, stride: self.stride }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(number: &usize) -> bool {
+    *number == 1
 }
 
 /// The name of a layer's tensor in a step's file.

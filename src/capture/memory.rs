@@ -1,8 +1,10 @@
 //! Maps in memory: all heads of a layer as a dump gives them, and the one map that
 //! `attend map "text"` shows.
 
+use std::ops::Range;
+
 use crate::error::Result;
-use crate::model::{AttentionObserver, AttentionRows, Projected, StepShape};
+use crate::model::{AttentionObserver, AttentionRows, Projected, StepShape, ValueNorms};
 
 /// The maps of one layer in one step, `[heads, queries, keys]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,11 +14,18 @@ pub struct LayerMap {
     /// Position of the first query.
     pub first_query: usize,
     pub queries: usize,
+    /// From one query to the next: 1, but where only some were recorded.
+    pub stride: usize,
     pub keys: usize,
     pub weights: Vec<f32>,
 }
 
 impl LayerMap {
+    /// The position of a row's query.
+    pub fn query(&self, row: usize) -> usize {
+        self.first_query + row
+    }
+
     /// One head's map, `[queries, keys]`.
     ///
     /// # Panics
@@ -30,6 +39,7 @@ impl LayerMap {
     pub fn shown(&self, head: Option<usize>) -> ShownMap {
         let mut shown = ShownMap::of(self.layer, head);
         shown.start(self.first_query, self.queries, self.keys);
+        shown.stride = self.stride;
         let heads = head.map_or(0..self.heads, |head| head..head + 1);
         let share = 1.0 / heads.len() as f32;
         for head in heads {
@@ -51,6 +61,8 @@ pub struct ShownMap {
     /// Position of the first query.
     pub first_query: usize,
     pub queries: usize,
+    /// From one query to the next.
+    pub stride: usize,
     pub keys: usize,
     pub weights: Vec<f32>,
 }
@@ -58,7 +70,7 @@ pub struct ShownMap {
 impl ShownMap {
     /// An observer that will keep the map of a head, or the mean of the layer's heads.
     pub fn of(layer: usize, head: Option<usize>) -> ShownMap {
-        ShownMap { layer, head, first_query: 0, queries: 0, keys: 0, weights: vec![] }
+        ShownMap { layer, head, first_query: 0, queries: 0, stride: 1, keys: 0, weights: vec![] }
     }
 
     fn start(&mut self, first_query: usize, queries: usize, keys: usize) {
@@ -100,6 +112,13 @@ impl AttentionObserver for Both<'_> {
         self.0.wants(layer) || self.1.wants(layer)
     }
 
+    fn wants_queries(&self, layer: usize, queries: Range<usize>) -> bool {
+        let wants = |observer: &dyn AttentionObserver| {
+            observer.wants(layer) && observer.wants_queries(layer, queries.clone())
+        };
+        wants(self.0) || wants(self.1)
+    }
+
     fn begin_step(&mut self, step: StepShape) -> Result<()> {
         self.0.begin_step(step)?;
         self.1.begin_step(step)
@@ -125,6 +144,20 @@ impl AttentionObserver for Both<'_> {
         }
         if self.1.wants_projected(rows.layer) {
             self.1.projected(rows)?;
+        }
+        Ok(())
+    }
+
+    fn wants_value_norms(&self, layer: usize) -> bool {
+        self.0.wants_value_norms(layer) || self.1.wants_value_norms(layer)
+    }
+
+    fn observe_value_norms(&mut self, norms: ValueNorms<'_>) -> Result<()> {
+        if self.0.wants_value_norms(norms.layer) {
+            self.0.observe_value_norms(norms)?;
+        }
+        if self.1.wants_value_norms(norms.layer) {
+            self.1.observe_value_norms(norms)?;
         }
         Ok(())
     }

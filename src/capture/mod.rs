@@ -1,21 +1,34 @@
-//! Attention, recorded as it happens: [`selection`] says which layers and heads, [`recorder`]
-//! writes them to disk while the model runs, [`dump`] reads them back. SPEC.md describes the
-//! format for other readers.
+//! Attention, recorded as it happens: [`selection`] says which layers and heads and [`kind`] which
+//! queries and what of each row, [`recorder`] writes them to disk while the model runs, [`dump`] reads
+//! them back, [`check`] looks for faults in what lies on the disk. SPEC.md describes the format for
+//! other readers.
 
+pub mod check;
 pub mod dump;
 pub mod format;
+pub mod kind;
+mod layout;
 pub mod memory;
 pub mod projections;
 pub mod recorder;
 pub mod selection;
-mod step_file;
 pub mod step_maps;
+mod step_reader;
+mod step_rows;
+mod storage;
 mod target;
+mod top;
+mod writer;
 
-pub use dump::Dump;
-pub use format::{AttentionDtype, LayerHeads, Manifest, ModelInfo, StepRecord, TokenRecord, TokenRole};
+pub use check::{Checked, check};
+pub use dump::{Dump, LayerStatistics, TopRows};
+pub use format::{
+    AblatedHeads, AttentionDtype, LayerHeads, Manifest, ModelInfo, StepRecord, TokenRecord, TokenRole,
+};
+pub use kind::{AttentionKind, QuerySelection, Rows};
 pub use memory::{LayerMap, ShownMap};
 pub use projections::Projections;
 pub use recorder::Recorder;
 pub use selection::Selection;
 pub use step_maps::StepMaps;
+pub use step_reader::LayerReader;

@@ -1,19 +1,37 @@
-//! Which layers and heads are recorded: `--layers 0,5-8` and `--heads 5.1,7.*`.
+//! What is recorded: which layers and heads (`--layers 0,5-8` and `--heads 5.1,7.*`), which queries,
+//! and what of each row.
 
 use crate::capture::format::LayerHeads;
+use crate::capture::kind::{AttentionKind, QuerySelection};
 use crate::error::{Error, Result};
 
-/// Layers, and the heads of each, in ascending order.
+/// Layers, and the heads of each, in ascending order; queries; and what is recorded of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     layers: Vec<LayerHeads>,
+    queries: QuerySelection,
+    kind: AttentionKind,
 }
 
 impl Selection {
-    /// Every head of every layer.
+    /// Every weight of every query, of every head of every layer.
     pub fn all(layers: usize, heads: usize) -> Selection {
         let layers = (0..layers).map(|layer| LayerHeads { layer, heads: (0..heads).collect(), window: None });
-        Selection { layers: layers.collect() }
+        Selection::of(layers.collect())
+    }
+
+    fn of(layers: Vec<LayerHeads>) -> Selection {
+        Selection { layers, queries: QuerySelection::All, kind: AttentionKind::Full }
+    }
+
+    /// Records only some queries.
+    pub fn with_queries(self, queries: QuerySelection) -> Selection {
+        Selection { queries, ..self }
+    }
+
+    /// Records something else than every weight.
+    pub fn with_kind(self, kind: AttentionKind) -> Selection {
+        Selection { kind, ..self }
     }
 
     /// Reads the two options; `None` means all. In `heads`, `5.1` is head 1 of layer 5, `7.*` all
@@ -36,11 +54,9 @@ impl Selection {
             None => (0..model_layers).collect(),
         };
         let mut wanted = vec![vec![heads.is_none(); model_heads]; model_layers];
-        for part in heads.iter().flat_map(|list| list.split(',')) {
-            let (layer, head) = part.split_once('.').unwrap_or(("*", part));
-            let layers = range(layer, "layer", "--heads", model_layers)?;
-            for head in range(head, "head", "--heads", model_heads)? {
-                layers.iter().for_each(|layer| wanted[*layer][head] = true);
+        if let Some(list) = heads {
+            for (layer, head) in head_list(list, "--heads", model_layers, model_heads)? {
+                wanted[layer][head] = true;
             }
         }
         let selected: Vec<LayerHeads> = wanted
@@ -58,12 +74,40 @@ impl Selection {
                 "--layers and --heads together select nothing: no head is in one of the layers".into(),
             ));
         }
-        Ok(Selection { layers: selected })
+        Ok(Selection::of(selected))
     }
 
     pub fn layers(&self) -> &[LayerHeads] {
         &self.layers
     }
+
+    pub fn queries(&self) -> QuerySelection {
+        self.queries
+    }
+
+    pub fn kind(&self) -> AttentionKind {
+        self.kind
+    }
+}
+
+/// Layers and heads in the notation of [`Selection::parse`]'s `heads`; `option` is what gave the list.
+///
+/// # Errors
+/// If a part cannot be read, or is out of range.
+pub fn head_list(
+    list: &str,
+    option: &str,
+    model_layers: usize,
+    model_heads: usize,
+) -> Result<Vec<(usize, usize)>> {
+    let mut heads = vec![];
+    for part in list.split(',') {
+        let (layer, head) = part.split_once('.').unwrap_or(("*", part));
+        let layers = range(layer, "layer", option, model_layers)?;
+        let in_layer = range(head, "head", option, model_heads)?;
+        heads.extend(layers.iter().flat_map(|layer| in_layer.iter().map(|head| (*layer, *head))));
+    }
+    Ok(heads)
 }
 
 /// `3`, `3-5` or `*`, below `count`.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use attend::Checkpoint;
-use attend::capture::{Recorder, Selection};
+use attend::capture::{AttentionKind, Recorder, Selection};
 use attend::kernels::Isa;
 use attend::measure::{Speed, Test, TestKind, bandwidth, memory, run as time, speculation};
 use attend::model::{Decoder, Mask};
@@ -67,6 +67,9 @@ pub struct BenchArgs {
     /// (TMPDIR)
     #[arg(long, value_enum, default_value_t = StoredDtype::F32, conflicts_with = "no_capture")]
     attention_dtype: StoredDtype,
+    /// What is recorded in those runs: full, top:K or stats
+    #[arg(long, value_name = "KIND", default_value = "full", conflicts_with = "no_capture")]
+    attention_kind: AttentionKind,
     /// How to print the rows
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -292,7 +295,7 @@ impl Bench<'_> {
             .tempdir()
             .context("cannot make a temporary folder for the dump; --no-capture leaves these runs out")?;
         let config = self.decoder.config();
-        let selection = Selection::all(config.layers, config.heads);
+        let selection = Selection::all(config.layers, config.heads).with_kind(self.args.attention_kind);
         let manifest = Recorder::manifest(
             self.checkpoint,
             self.decoder.ops().element().name(),
@@ -302,7 +305,8 @@ impl Bench<'_> {
             0,
             None,
         );
-        let recorder = || Recorder::create(folder.path(), &manifest, true).map(Some);
+        let pool = self.decoder.ops().pool();
+        let recorder = || Ok(Some(Recorder::create(folder.path(), &manifest, true)?.with_pool(pool.clone())));
         Ok(time(self.decoder, test, self.args.repetitions as usize, recorder, go_on)?)
     }
 }

@@ -15,14 +15,15 @@ use attend::measure::memory;
 use attend::model::{AttentionObserver, Mask};
 use clap::Args;
 
-use super::Outcome;
-use super::capture_args::{CaptureArgs, RunInfo};
+use super::ablate_args::AblateArgs;
+use super::capture_args::{CaptureArgs, QueriesArg, RunInfo};
 use super::model_args::ModelArgs;
 use super::output::{counted, interrupt_flag, megabytes, note, print};
 use super::progress::load;
 use super::prompt_args::{PromptArgs, token_bytes};
 use super::prompt_cache_args::{PromptCacheArgs, restore};
 use super::speculate_args::{self, SpeculateArgs};
+use super::{Outcome, usage};
 
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -56,7 +57,11 @@ pub struct GenerateArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    ablate: AblateArgs,
+    #[command(flatten)]
     capture: CaptureArgs,
+    #[command(flatten)]
+    queries: QueriesArg,
 }
 
 const DEFAULT_NEW_TOKENS: usize = 256;
@@ -145,10 +150,16 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         None => checkpoint.generation().max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
     };
     let context = args.context.map(|context| context as usize);
-    context_for(prompt.ids.len(), new_tokens, context, config.context)?;
+    let positions = context_for(prompt.ids.len(), new_tokens, context, config.context)?;
     let sampling = args.sampling.resolve(&checkpoint);
     if !args.stop.is_empty() {
         checkpoint.tokenizer().context("--stop is a text")?;
+    }
+    let ablated = args.ablate.resolve(config)?;
+    if ablated.is_some() && args.prompt_cache.is_given() {
+        return Err(usage(
+            "--ablate and --prompt-cache do not go together: the file holds what the whole model made of the prompt",
+        ));
     }
     warn_of_ignored(&checkpoint);
     if args.speculation.most() > 0 && config.positions_depend_on_length() {
@@ -157,7 +168,10 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let options = args.model.compute.resolve()?;
     let asked = options.element;
     let element = checkpoint.element(asked)?;
-    let plan = args.capture.plan(&checkpoint)?;
+    let queries = args.queries.queries.as_deref();
+    let plan = args.capture.plan(queries, &checkpoint, args.model.model.as_deref())?;
+    let room = new_tokens.min(positions - prompt.ids.len());
+    plan.iter().try_for_each(|plan| plan.announce(&checkpoint, prompt.ids.len(), room))?;
     let decoder = load(&checkpoint, &options)?;
     let loaded = started.elapsed().as_secs_f64();
 
@@ -172,13 +186,16 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     };
     let tokenizer = checkpoint.tokenizer().ok();
     let mut session = Session::new(&decoder, tokenizer, &prompt.ids, options)?;
+    if let Some(ablated) = &ablated {
+        session.silence(ablated.clone())?;
+    }
     let prompt_cache = args.prompt_cache.open(&checkpoint, &decoder, asked, &prompt)?;
     let restored = match &prompt_cache {
         Some(file) => restore(file, &mut session, &prompt, plan.is_some())?,
         None => 0,
     };
-    let run = RunInfo { element, mask: Mask::Causal, sampling: Some(&sampling) };
-    let recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
+    let run = RunInfo { element, mask: Mask::Causal, sampling: Some(&sampling), ablated: ablated.as_ref() };
+    let recorder = plan.map(|plan| plan.start(&checkpoint, &decoder, &prompt, &run)).transpose()?;
     if args.echo {
         print(&prompt.text())?;
     }
@@ -235,19 +252,18 @@ fn generate(
             Err(error) => {
                 writer.show(&session.unfinished_text())?;
                 writer.end_line()?;
-                if let Some(recorder) = &writer.recorder {
-                    note(&format!("attention: {} whole steps are kept", recorder.steps()));
-                }
-                return Err(error.into());
+                return Err(writer.give_up(error.into()));
             }
         };
         timing.count(step.elapsed().as_secs_f64());
-        writer.write(&token)?;
+        writer.write(&token).map_err(|error| writer.give_up(error))?;
         if let Some(file) = prompt_cache.take() {
             saved = session.save(file).or_else(|error| writer.end_line().and(Err(error.into())))?;
         }
     }
     writer.end_line()?;
+    let recorded = writer.recorder.as_mut().map_or(Ok(()), Recorder::flush);
+    recorded.map_err(|error| writer.give_up(error.into()))?;
     if session.finish() == Some(Finish::ContextFull) {
         note(&format!(
             "stopped: the context of {} tokens is full{}",
@@ -270,6 +286,16 @@ fn generate(
 }
 
 impl Writer<'_> {
+    /// Ends the dump where an error ends the generation, and says what is left of it.
+    fn give_up(&mut self, error: anyhow::Error) -> anyhow::Error {
+        if let Some(recorder) = &mut self.recorder {
+            // The error at hand is the first, and is the one to report.
+            let _ = recorder.flush();
+            note(&format!("attention: {} kept", counted(recorder.steps(), "whole step")));
+        }
+        error
+    }
+
     /// Without a tokenizer there is no text: the tokens' numbers are shown, as --prompt-ids takes them.
     fn write(&mut self, token: &Token) -> Result<()> {
         if let Some(recorder) = &mut self.recorder {

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use attend::capture::memory::Both;
-use attend::capture::{Dump, ShownMap, TokenRecord};
-use attend::model::{AttentionObserver, Forward, Mask};
+use attend::capture::{Dump, LayerMap, ShownMap, TokenRecord};
+use attend::model::{AttentionObserver, AttentionRows, Forward, Mask};
 use attend::report::html::Chosen;
 use attend::report::table::Window;
-use attend::report::{ColourDepth, MapTable, label};
+use attend::report::{ColourDepth, MapTable, Rollout, ValueWeighted, label};
 use clap::{Args, ValueEnum};
 use terminal_size::{Height, Width, terminal_size};
 use unicode_width::UnicodeWidthStr;
 
+use super::ablate_args::AblateArgs;
 use super::capture_args::{CaptureArgs, RunInfo};
 use super::model_args::{CacheDtype, ComputeArgs, Kernels, ModelArgs};
 use super::output::{note, print};
@@ -51,12 +52,25 @@ pub struct MapArgs {
     /// Keys (columns) to show, such as 0-9 [default: what fits]
     #[arg(long, value_name = "A-B", value_parser = positions)]
     keys: Option<Range<usize>>,
+    /// What to show: the weights; value-weighted, how much of each key's value arrives (Kobayashi et al.
+    /// 2020); or rollout, what the layers up to this one together attend to (Abnar and Zuidema 2020)
+    #[arg(long, value_enum, default_value_t = View::Weights)]
+    view: View,
     /// Write a page with all heads into one file instead, to be opened in a browser; where it would
     /// pass 50 MB, --layer and --head choose whose rows it keeps
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "queries", "keys", "mask", "attention"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "queries", "keys", "mask", "view", "ablate", "attention"])]
     html: Option<PathBuf>,
     #[command(flatten)]
+    ablate: AblateArgs,
+    #[command(flatten)]
     capture: CaptureArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum View {
+    Weights,
+    Rollout,
+    ValueWeighted,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,6 +100,7 @@ struct Shown {
     layers: usize,
     /// What stands above the table.
     of: String,
+    view: View,
 }
 
 pub fn run(args: MapArgs) -> Result<Outcome> {
@@ -140,11 +155,11 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
         )));
     }
     let runs_a_model = args.model.model.is_some() || args.mask.is_some() || args.capture.attention.is_some();
-    let runs_a_model = runs_a_model || *cache_dtype != CacheDtype::F32;
+    let runs_a_model = runs_a_model || *cache_dtype != CacheDtype::F32 || args.ablate.is_given();
     if runs_a_model || dtype.is_some() || threads.is_some() || device != "auto" || *kernels != Kernels::Native
     {
         return Err(usage(format!(
-            "{} is a dump, which is read without a model: only --step, --layer, --head, --queries and --keys apply",
+            "{} is a dump, which is read without a model: only --step, --layer, --head, --view, --queries and --keys apply",
             folder.display()
         )));
     }
@@ -153,11 +168,24 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
     let captured: Vec<usize> = manifest.layers.iter().map(|captured| captured.layer).collect();
     let layer = args.layer.or(captured.last().copied()).unwrap_or(0);
     let step = args.step.unwrap_or(0);
+    check_view(args)?;
     let all = dump.layer_map(step, layer)?;
+    if all.queries == 0 {
+        let problem = format!("step {step} has no recorded query: --queries was {}", manifest.queries);
+        return Err(attend::Error::Dump { path: folder.to_path_buf(), problem }.into());
+    }
     let heads = manifest.layers.iter().find(|l| l.layer == layer).map_or_else(Vec::new, |l| l.heads.clone());
     check_head(args.head, &heads)?;
     let place = args.head.and_then(|head| heads.iter().position(|known| *known == head));
-    let map = all.shown(place);
+    let map = match args.view {
+        View::Weights => all.shown(place),
+        View::Rollout => rollout_of_dump(&dump, folder, step, layer)?,
+        View::ValueWeighted => {
+            return Err(usage(
+                "a dump holds weights and no values; --view value-weighted needs the model: `attend map -m MODEL TEXT`",
+            ));
+        }
+    };
     let tokens = dump.tokens();
     let labels = (0..map.keys).map(|position| token_label(tokens.get(position), position)).collect();
     Ok(Shown {
@@ -167,6 +195,7 @@ fn from_dump(args: &MapArgs, folder: &Path) -> Result<Shown> {
         learned: None,
         layers: manifest.model.layers,
         of: format!("{}, step {step} of {}, ", manifest.model.name, dump.steps().len()),
+        view: args.view,
         map,
     })
 }
@@ -195,6 +224,8 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         )));
     }
     check_head(args.head, &(0..config.heads).collect::<Vec<_>>())?;
+    check_view(args)?;
+    let ablated = args.ablate.resolve(config)?;
     if prompt.ids.len() > config.context {
         return Err(attend::Error::ContextFull {
             needed: prompt.ids.len(),
@@ -210,27 +241,48 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
     };
     let options = args.model.compute.resolve()?;
     let element = checkpoint.element(options.element)?;
-    let plan = args.capture.plan(&checkpoint)?;
+    let plan = args.capture.plan(None, &checkpoint, args.model.model.as_deref())?;
+    plan.iter().try_for_each(|plan| plan.announce(&checkpoint, prompt.ids.len(), 0))?;
     let decoder = load(&checkpoint, &options)?;
     let mut cache = decoder.new_cache(prompt.ids.len())?;
+    if let Some(ablated) = &ablated {
+        cache.silence(ablated.clone())?;
+    }
+    let tokens = prompt.ids.len();
     let mut map = ShownMap::of(layer, args.head);
+    let mut rollout = (args.view == View::Rollout).then(|| Rollout::new(layer, tokens)).transpose()?;
+    let mut weighted = (args.view == View::ValueWeighted).then(|| ValueWeighted::of(layer, args.head));
+    let view: &mut dyn AttentionObserver = match (&mut rollout, &mut weighted) {
+        (Some(rollout), _) => rollout,
+        (_, Some(weighted)) => weighted,
+        _ => &mut map,
+    };
     let mut both;
-    let run = RunInfo { element, mask, sampling: None };
-    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &prompt, &run)).transpose()?;
+    let run = RunInfo { element, mask, sampling: None, ablated: ablated.as_ref() };
+    let mut recorder = plan.map(|plan| plan.start(&checkpoint, &decoder, &prompt, &run)).transpose()?;
     let observer: &mut dyn AttentionObserver = match &mut recorder {
         Some(recorder) => {
-            both = Both(&mut map, recorder);
+            both = Both(view, recorder);
             &mut both
         }
-        None => &mut map,
+        None => view,
     };
     decoder.forward(
         &prompt.ids,
         &mut cache,
         Forward { mask: Some(mask), observer: Some(observer), ..Forward::default() },
     )?;
-    if let Some(recorder) = &recorder {
+    if let Some(recorder) = &mut recorder {
+        recorder.flush()?;
         note(&format!("attention: {} step recorded", recorder.steps()));
+    }
+    let seen = match (rollout, weighted) {
+        (Some(rollout), _) => Some(rollout.finish()?),
+        (_, Some(weighted)) => Some(weighted.finish()),
+        _ => None,
+    };
+    if let Some(weights) = seen {
+        map = ShownMap { queries: tokens, keys: tokens, weights, ..map };
     }
     let records = records(&prompt, &checkpoint);
     Ok(Shown {
@@ -240,8 +292,43 @@ fn from_text(args: &MapArgs) -> Result<Shown> {
         learned: Some(config.mask),
         layers: config.layers,
         of: format!("{}, ", checkpoint.name()),
+        view: args.view,
         map,
     })
+}
+
+/// A rollout is of all heads.
+fn check_view(args: &MapArgs) -> Result<()> {
+    match (args.view, args.head) {
+        (View::Rollout, Some(head)) => Err(usage(format!(
+            "--view rollout goes through all heads of the layers up to --layer: leave --head {head} away"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The rollout of a dump's text up to the end of a step; the step's rows are shown.
+fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -> Result<ShownMap> {
+    let (manifest, shown) = (dump.manifest(), &dump.steps()[step]);
+    let mut rollout = Rollout::new(last_layer, shown.keys)?;
+    for layer in 0..=last_layer {
+        let captured = manifest.layers.iter().find(|captured| captured.layer == layer);
+        if captured.is_none_or(|captured| captured.heads.len() != manifest.model.heads) {
+            return Err(usage(format!(
+                "{}: a rollout to layer {last_layer} needs every head of the layers up to it, and of layer {layer} \
+                 not all were captured",
+                folder.display()
+            )));
+        }
+        for step in 0..=step {
+            let LayerMap { layer, heads, first_query, queries, keys, weights, .. } =
+                dump.layer_map(step, layer)?;
+            rollout.add(AttentionRows { layer, first_query, heads, queries, keys, weights: &weights })?;
+        }
+    }
+    let weights = rollout.finish()?.split_off(shown.first_query * shown.keys);
+    let (first_query, queries, keys) = (shown.first_query, shown.queries, shown.keys);
+    Ok(ShownMap { layer: last_layer, head: None, first_query, stride: 1, queries, keys, weights })
 }
 
 fn of_heads(head: Option<usize>, heads: &[usize], all: usize) -> String {
@@ -266,15 +353,20 @@ fn check_head(head: Option<usize>, heads: &[usize]) -> Result<()> {
 }
 
 fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
-    let Shown { map, of_heads, labels, mask, learned, layers, of } = shown;
+    let Shown { map, of_heads, labels, mask, learned, layers, of, view } = shown;
     let table = MapTable {
         weights: &map.weights,
         keys: map.keys,
         first_query: map.first_query,
+        stride: map.stride,
         labels,
         causal: *mask == Mask::Causal,
         colour: ColourDepth::from_environment(std::io::stdout().is_terminal()),
         clip: std::io::stdout().is_terminal(),
+        brightest: match view {
+            View::ValueWeighted => map.weights.iter().copied().fold(f32::MIN_POSITIVE, f32::max),
+            View::Weights | View::Rollout => 1.0,
+        },
     };
     let window = Window {
         queries: within(args.queries.as_ref(), &table.queries(), "--queries")?,
@@ -290,10 +382,17 @@ fn render(args: &MapArgs, shown: &Shown) -> Result<String> {
         _ => "",
     };
     let (width, height) = size();
-    let title = format!(
-        "{of}layer {} of {layers}, {of_heads}\n{of_mask}{though}\nrows are queries, columns keys; each row sums to 1\n",
-        map.layer
-    );
+    let (place, sums) = match view {
+        View::Weights => (format!("layer {} of {layers}, {of_heads}", map.layer), "each row sums to 1"),
+        View::Rollout => {
+            (format!("rollout through layers 0 to {} of {layers}", map.layer), "each row sums to 1")
+        }
+        View::ValueWeighted => {
+            let place = format!("layer {} of {layers}, {of_heads}, weighted by values", map.layer);
+            (place, "a cell is the norm of what the key adds to the stream")
+        }
+    };
+    let title = format!("{of}{place}\n{of_mask}{though}\nrows are queries, columns keys; {sums}\n");
     // The table has what the lines above it leave, wrapped as the terminal wraps them.
     let above: usize = title.lines().map(|line| line.width().div_ceil(width.max(1))).sum();
     Ok(format!("{title}\n{}", table.render(&window, width, height.saturating_sub(above + 2))))

@@ -1,11 +1,15 @@
 //! The command line: one file a command; typed arguments first, then resolved and checked ones.
 
+mod ablate_args;
 mod bench;
 mod bench_output;
 mod capture_args;
+mod compare;
 mod convert;
 mod download;
+mod dump;
 mod generate;
+mod heads;
 mod held;
 mod http;
 mod info;
@@ -43,6 +47,12 @@ enum Command {
     Map(map::MapArgs),
     /// Look at attention in a browser: of a dump, or of a text
     View(view::ViewArgs),
+    /// Score what each head does, or rank heads by what is lost without each
+    Heads(heads::HeadsArgs),
+    /// Show how far two runs' heads are apart on the same text
+    Compare(compare::CompareArgs),
+    /// Check a dump of attention, or convert it to NumPy or CSV
+    Dump(dump::DumpArgs),
     /// Measure tokens per second, with and without capturing attention
     Bench(bench::BenchArgs),
     /// Measure how well a model predicts a text
@@ -75,6 +85,9 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Map(args) => map::run(args),
         Command::View(args) => view::run(args),
+        Command::Heads(args) => heads::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Convert(args) => convert::run(args),

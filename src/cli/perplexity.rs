@@ -14,6 +14,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::ablate_args::AblateArgs;
 use super::model_args::ModelArgs;
 use super::output::{LINE_EVERY, counted, interrupt_flag, note, print};
 use super::perplexity_csv::TokenCsv;
@@ -54,6 +55,8 @@ pub struct PerplexityArgs {
     /// logprob is natural, and empty for a token that is not predicted
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    #[command(flatten)]
+    ablate: AblateArgs,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -69,11 +72,15 @@ pub fn run(args: PerplexityArgs) -> Result<Outcome> {
     let config = checkpoint.config();
     config.check_generates()?;
     let sliding = SlidingWindow::new(args.context, args.stride, config.context)?;
+    let ablated = args.ablate.resolve(config)?;
     let prompt = source.tokens(&checkpoint)?;
     check_length(prompt.ids.len())?;
     let decoder = load(&checkpoint, &args.model.compute.resolve()?)?;
 
     let mut perplexity = Perplexity::new(&decoder, &prompt.ids, sliding, interrupt_flag())?;
+    if let Some(ablated) = ablated {
+        perplexity.silence(ablated)?;
+    }
     let mut csv = args.csv.as_deref().map(|path| TokenCsv::create(path, &prompt)).transpose()?;
     let mut progress = Progress::new(prompt.ids.len(), !csv_on_stdout || !io::stdout().is_terminal());
     let started = Instant::now();

@@ -30,6 +30,7 @@ fn token_number(text: &str) -> Result<u32, String> {
 }
 
 /// A prompt, before it meets a model.
+#[derive(Clone)]
 pub enum PromptSource {
     Text(String),
     Ids(Vec<u32>),

@@ -21,6 +21,10 @@ pub struct PromptCacheArgs {
 }
 
 impl PromptCacheArgs {
+    pub fn is_given(&self) -> bool {
+        self.prompt_cache.is_some()
+    }
+
     /// Opens the file, if one is given, and checks that it can be written if it will be.
     pub fn open(
         &self,

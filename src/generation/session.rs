@@ -12,7 +12,7 @@ use super::speculation::{Acceptance, Drafter};
 use super::stop::StopFilter;
 use crate::checkpoint::Tokenizer;
 use crate::error::{Error, Result};
-use crate::model::{AttentionObserver, Decoder, Forward, KvCache};
+use crate::model::{AttentionObserver, Decoder, Forward, HeadIntervention, KvCache};
 
 /// What a generation is to do.
 #[derive(Clone, Debug)]
@@ -164,6 +164,14 @@ impl<'m> Session<'m> {
         })
     }
 
+    /// Silences heads in the whole generation, before the first step.
+    ///
+    /// # Errors
+    /// If the session has begun.
+    pub fn silence(&mut self, intervention: HeadIntervention) -> Result<()> {
+        self.cache.silence(intervention)
+    }
+
     /// Takes as much of the prompt as a file holds of it, before the first step, which then reads the
     /// rest; answers the number of tokens.
     ///
@@ -173,6 +181,7 @@ impl<'m> Session<'m> {
         if !self.cache.is_empty() {
             return Err(Error::Usage("a prompt is restored before the first step".into()));
         }
+        self.check_unsilenced()?;
         file.restore(self.decoder, &mut self.cache, &self.tokens)
     }
 
@@ -185,7 +194,18 @@ impl<'m> Session<'m> {
         if self.cache.len() < self.prompt_len {
             return Err(Error::Usage("a prompt is saved after the first step".into()));
         }
+        self.check_unsilenced()?;
         file.save(self.decoder, &self.cache, &self.tokens[..self.prompt_len])
+    }
+
+    /// A prompt cache is the whole model's; without some heads keys and values are others.
+    fn check_unsilenced(&self) -> Result<()> {
+        if !self.cache.is_silenced() {
+            return Ok(());
+        }
+        Err(Error::Usage(
+            "a prompt cache holds what the whole model made of a prompt, not without some heads".into(),
+        ))
     }
 
     /// Runs one step and answers its token; `None` once the text has ended.
@@ -248,6 +268,11 @@ impl<'m> Session<'m> {
 
     /// Feeds the last token with a draft behind it, if there is one.
     fn feed_draft(&mut self, observer: Option<&dyn AttentionObserver>) -> Result<Option<DraftPass>> {
+        // The norms of values are not kept for later.
+        let layers = 0..self.decoder.config().layers;
+        if observer.is_some_and(|observer| layers.clone().any(|layer| observer.wants_value_norms(layer))) {
+            return Ok(None);
+        }
         let draft = self.draft();
         let (count, last) = (draft.len(), self.tokens[self.tokens.len() - 1]);
         if count == 0 {

@@ -1,29 +1,39 @@
 //! Scaled dot-product attention over the key/value cache: softmax(QKᵀ/√dₖ)V.
 //!
-//! Both products are [tiles](super::tile): the cache keeps keys in panels of 32 positions and
-//! values in panels of 32 columns, so scores need no horizontal sums and nothing is packed again.
-//! A narrow cache has its panels widened to f32 as they are met.
+//! The cache keeps keys in panels of 32 positions and values in panels of 32 columns, so scores
+//! need no horizontal sums and nothing is packed again; [`product`] reads both as they are held.
 //! Query heads that share a key/value head lie in the same tiles and read its keys once.
 //!
-//! Keys are taken in chunks of 256 positions. Each chunk gives, for each row, its largest score
+//! Keys are taken in chunks of 256 positions. Each [`chunk`] gives, for each row, its largest score
 //! *m*, its sum *l* of exp(score − m) and its weighted sum of values; the chunks are then combined
 //! in order (Milakov and Gimelshein 2018). Chunk borders are absolute positions, so the result
 //! does not depend on threads, on the number of rows, or on whether maps are captured; capturing
 //! only keeps the exponentials, which the final *m* and *l* turn into the map.
+//!
+//! Error, for scores s with errors of at most δ = (dₖ + 3)·ε·Σ|q·k|/√dₖ: of a weight, relative to
+//! it, 2δ + |s − m|·ε + 2⁻²¹ + n·ε/L; of an output that, and 256·ε for the sums, times Σ w·|v| (n keys,
+//! L lanes of a vector).
 
-// As in `simd`: unsafe because of the CPU's instructions and raw pointers within checked slices.
-#![allow(unsafe_op_in_unsafe_fn)]
+mod chunk;
+mod product;
 
+use std::cell::Cell;
 use std::ops::Range;
 
+use chunk::{ChunkArgs, ChunkOut, add_scaled, chunk, scale, scaled};
+
 use super::cache::{Cache, CacheShape};
-use super::simd::{Simd, dispatch};
 use super::threads::SharedSlice;
-use super::tile::{TILE_ROWS, TileArgs, packed_tile_f32, strided_tile};
 use super::{Isa, PANEL, Pool};
 
 /// Keys whose softmax is taken together; a multiple of [`PANEL`].
 const CHUNK: usize = 256;
+
+/// The most rows that one kernel takes at a time.
+const TILE_ROWS: usize = 12;
+
+/// The most tiles of a block, which takes a chunk of keys from memory once for all of them.
+const BLOCK_TILES: usize = 4;
 
 /// Queries of one step, and what they may see.
 #[derive(Clone, Copy)]
@@ -53,6 +63,12 @@ pub struct Queries<'a> {
 impl Queries<'_> {
     fn tokens(&self) -> usize {
         self.rows.len() / self.row_len
+    }
+
+    /// A head's bias from a key on.
+    fn bias(&self, head: usize, first_key: usize, keys: usize) -> Option<&[f32]> {
+        let bias = self.bias?;
+        Some(&bias[head * (bias.len() / self.heads) + first_key..][..keys])
     }
 
     /// The keys that a row of the step sees.
@@ -88,81 +104,93 @@ pub fn attend(
     if let Some(map) = &map {
         assert_eq!(map.len(), queries.heads * tokens * queries.keys);
     }
-    let map = map.map(|map| {
-        map.fill(0.0);
-        SharedSlice::new(map)
-    });
+    let map = map.map(SharedSlice::new);
     let out = SharedSlice::new(out);
     let job = Job { isa, shape, cache, layer, queries, group, out, map };
-    let rows = tokens * group;
-    let tiles = shape.kv_heads * rows.div_ceil(TILE_ROWS);
+    let tiles_in_head = (tokens * group).div_ceil(TILE_ROWS);
+    let tiles = shape.kv_heads * tiles_in_head;
     let chunks = queries.keys.div_ceil(CHUNK);
-    if chunks > 1 && tiles < 4 * pool.threads() {
-        job.run_split_by_chunks(pool, tiles, chunks);
+    let enough = 4 * pool.threads();
+    if pool.threads() > 1 && chunks > 1 && tiles < enough {
+        let blocks_in_head = tiles_in_head.div_ceil(BLOCK_TILES);
+        job.run_split_by_chunks(pool, shape.kv_heads * blocks_in_head, BLOCK_TILES, chunks);
     } else {
-        pool.for_each(tiles, 1, |index| {
-            let tile = job.tile(index);
-            let mut running = Partial::empty(shape, tile.rows);
-            let kept = if job.map.is_some() { chunks } else { 0 };
-            let mut chunk_maximum = vec![[f32::NEG_INFINITY; TILE_ROWS]; kept];
-            let mut partial = Partial::empty(shape, tile.rows);
-            for chunk in job.chunks_seen(&tile) {
-                job.chunk(&tile, chunk, &mut partial);
-                if let Some(maximum) = chunk_maximum.get_mut(chunk) {
-                    *maximum = partial.maximum;
-                }
-                running.combine(&partial, tile.rows);
-            }
-            job.finish(&tile, &running, &chunk_maximum);
-        });
+        let block_tiles = (tiles / enough).clamp(1, BLOCK_TILES);
+        let blocks = shape.kv_heads * tiles_in_head.div_ceil(block_tiles);
+        // The last blocks see the most keys: they come first, so that no thread waits for one at the end.
+        pool.for_each(blocks, 1, |index| job.run_block(&job.block(blocks - 1 - index, block_tiles)));
     }
 }
 
-/// Rows of one tile: neighbours in the order token, then query head of the group.
-struct Tile {
+/// Some tiles of a key/value head. Rows are neighbours in the order token, then query head of the group.
+struct Block {
     kv_head: usize,
     first_row: usize,
     rows: usize,
-    /// Their queries, scaled, `[head_dim][rows]`.
+    /// Their queries, scaled: of each tile `[head_dim][rows of the tile]`.
     packed: Vec<f32>,
 }
 
-/// What one chunk of keys contributes to the rows of a tile.
-#[derive(Clone)]
-struct Partial {
-    maximum: [f32; TILE_ROWS],
-    sum: [f32; TILE_ROWS],
-    /// `[rows][head_dim, padded to 32]`
-    values: Vec<f32>,
+impl Block {
+    /// Its tiles: the first of their rows, counted in the block, and how many.
+    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let rows = self.rows;
+        (0..rows).step_by(TILE_ROWS).map(move |first| (first, TILE_ROWS.min(rows - first)))
+    }
 }
 
-impl Partial {
-    fn empty(shape: CacheShape, rows: usize) -> Partial {
-        Partial {
-            maximum: [f32::NEG_INFINITY; TILE_ROWS],
-            sum: [0.0; TILE_ROWS],
-            values: vec![0.0; rows * shape.value_panels() * PANEL],
-        }
+/// What some chunks of keys contribute to the rows of a block.
+struct Partial<'a> {
+    maximum: &'a mut [f32],
+    sum: &'a mut [f32],
+    /// `[rows][head_dim, padded to 32]`
+    values: &'a mut [f32],
+}
+
+impl<'a> Partial<'a> {
+    /// Numbers of the partial of `rows` rows.
+    fn len(shape: CacheShape, rows: usize) -> usize {
+        rows * (2 + shape.value_panels() * PANEL)
+    }
+
+    /// Lays one over memory of that length.
+    fn over(memory: &'a mut [f32], rows: usize) -> Partial<'a> {
+        let (maximum, rest) = memory.split_at_mut(rows);
+        let (sum, values) = rest.split_at_mut(rows);
+        Partial { maximum, sum, values }
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        let width = self.values.len() / self.sum.len();
+        &self.values[row * width..(row + 1) * width]
     }
 
     /// Adds the next chunk. A row that sees nothing of it has sum 0 there and is left alone.
-    fn combine(&mut self, next: &Partial, rows: usize) {
-        let width = self.values.len() / rows;
-        for row in 0..rows {
+    fn combine(&mut self, isa: Isa, next: &Partial) {
+        let width = self.values.len() / self.sum.len();
+        for row in 0..self.sum.len() {
             if next.sum[row] == 0.0 {
                 continue;
             }
             let maximum = self.maximum[row].max(next.maximum[row]);
-            let old = (self.maximum[row] - maximum).exp();
-            let new = (next.maximum[row] - maximum).exp();
+            let factor = |own: f32| if own == maximum { 1.0 } else { (own - maximum).exp() };
+            let (old, new) = (factor(self.maximum[row]), factor(next.maximum[row]));
+            let values = &mut self.values[row * width..(row + 1) * width];
+            if self.sum[row] == 0.0 {
+                values.copy_from_slice(next.row(row));
+            } else {
+                // SAFETY: both are whole panels of 32.
+                unsafe { add_scaled(isa, values, old, next.row(row), new) };
+            }
             self.maximum[row] = maximum;
             self.sum[row] = self.sum[row] * old + next.sum[row] * new;
-            let values = &mut self.values[row * width..(row + 1) * width];
-            for (value, next) in values.iter_mut().zip(&next.values[row * width..(row + 1) * width]) {
-                *value = *value * old + next * new;
-            }
         }
     }
+}
+
+thread_local! {
+    /// Memory for the partials of a step, kept from layer to layer.
+    static PARTIALS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 struct Job<'a> {
@@ -180,208 +208,209 @@ struct Job<'a> {
 impl Job<'_> {
     /// Few rows, many keys (a generated token): chunks are shared out among the threads, and
     /// combined in order afterwards.
-    fn run_split_by_chunks(&self, pool: &Pool, tiles: usize, chunks: usize) {
-        let tiles: Vec<Tile> = (0..tiles).map(|index| self.tile(index)).collect();
-        let empty = |tile: &Tile| vec![Partial::empty(self.shape, tile.rows); chunks];
-        let mut partials: Vec<Partial> = tiles.iter().flat_map(empty).collect();
-        let shared = SharedSlice::new(&mut partials);
-        pool.for_each(tiles.len() * chunks, 1, |task| {
-            let (tile, chunk) = (&tiles[task / chunks], task % chunks);
-            if self.chunks_seen(tile).contains(&chunk) {
+    fn run_split_by_chunks(&self, pool: &Pool, blocks: usize, block_tiles: usize, chunks: usize) {
+        let blocks: Vec<Block> = (0..blocks).map(|index| self.block(index, block_tiles)).collect();
+        let rows = blocks.iter().map(|block| block.rows).max().unwrap_or(0);
+        let len = Partial::len(self.shape, rows);
+        let mut memory = PARTIALS.take();
+        memory.resize(memory.len().max(blocks.len() * chunks * len), 0.0);
+        let shared = SharedSlice::new(&mut memory);
+        let tasks = blocks.len() * chunks;
+        // Neighbours go to one thread, which asks for the next one's keys ahead.
+        pool.for_each(tasks, tasks / (8 * pool.threads()), |task| {
+            let (block, chunk) = (&blocks[task / chunks], task % chunks);
+            if self.chunks_seen(block).contains(&chunk) {
                 // SAFETY: each partial is written by one task.
-                self.chunk(tile, chunk, unsafe { &mut shared.part(task, 1)[0] });
+                let memory = unsafe { shared.part(task * len, Partial::len(self.shape, block.rows)) };
+                self.chunk(block, chunk, &mut Partial::over(memory, block.rows));
             }
         });
-        for (tile, partials) in tiles.iter().zip(partials.chunks_exact(chunks)) {
-            let mut running = Partial::empty(self.shape, tile.rows);
+        for (index, block) in blocks.iter().enumerate() {
+            let seen = self.chunks_seen(block);
+            let own = &mut memory[index * chunks * len..(index + 1) * chunks * len];
+            let mut partials = own[seen.start * len..seen.end * len]
+                .chunks_exact_mut(len)
+                .map(|memory| Partial::over(&mut memory[..Partial::len(self.shape, block.rows)], block.rows));
+            let Some(mut running) = partials.next() else { continue };
+            let mut maxima = Maxima::new(self, block);
+            maxima.keep(&running);
             for partial in partials {
-                running.combine(partial, tile.rows);
+                maxima.keep(&partial);
+                running.combine(self.isa, &partial);
             }
-            let maximum: Vec<_> = partials.iter().map(|partial| partial.maximum).collect();
-            self.finish(tile, &running, &maximum);
+            self.finish(block, &running, &maxima);
         }
+        PARTIALS.set(memory);
     }
 
-    fn tile(&self, index: usize) -> Tile {
-        let rows_in_head = self.queries.tokens() * self.group;
-        let tiles_in_head = rows_in_head.div_ceil(TILE_ROWS);
-        let (kv_head, first_row) = (index / tiles_in_head, index % tiles_in_head * TILE_ROWS);
-        let rows = TILE_ROWS.min(rows_in_head - first_row);
-        let head_dim = self.shape.head_dim;
-        let mut packed = vec![0.0; head_dim * rows];
-        for row in 0..rows {
-            let (token, head) = self.token_and_head(kv_head, first_row + row);
-            let query = &self.queries.rows[token * self.queries.row_len + head * head_dim..][..head_dim];
-            for (dim, value) in query.iter().enumerate() {
-                packed[dim * rows + row] = value * self.queries.scale;
+    /// All that a block sees, chunk by chunk.
+    fn run_block(&self, block: &Block) {
+        let len = Partial::len(self.shape, block.rows);
+        let mut memory = vec![0.0; 2 * len];
+        let (running, next) = memory.split_at_mut(len);
+        let (mut running, mut next) = (Partial::over(running, block.rows), Partial::over(next, block.rows));
+        let mut maxima = Maxima::new(self, block);
+        let seen = self.chunks_seen(block);
+        for chunk in seen.clone() {
+            if chunk == seen.start {
+                self.chunk(block, chunk, &mut running);
+                maxima.keep(&running);
+            } else {
+                self.chunk(block, chunk, &mut next);
+                maxima.keep(&next);
+                running.combine(self.isa, &next);
             }
         }
-        Tile { kv_head, first_row, rows, packed }
+        self.finish(block, &running, &maxima);
+    }
+
+    fn block(&self, index: usize, block_tiles: usize) -> Block {
+        let rows_in_head = self.queries.tokens() * self.group;
+        let block_rows = block_tiles * TILE_ROWS;
+        let blocks_in_head = rows_in_head.div_ceil(block_rows);
+        // Of every head the first block, then of every head the second one.
+        let kv_heads = self.shape.kv_heads;
+        let (kv_head, first_row) = (index % kv_heads, index / kv_heads * block_rows);
+        debug_assert!(index / kv_heads < blocks_in_head);
+        let rows = block_rows.min(rows_in_head - first_row);
+        let head_dim = self.shape.head_dim;
+        let mut block = Block { kv_head, first_row, rows, packed: vec![0.0; head_dim * rows] };
+        for (first, rows) in block.tiles() {
+            let packed = &mut block.packed[first * head_dim..(first + rows) * head_dim];
+            for row in 0..rows {
+                let (token, head) = self.token_and_head(kv_head, first_row + first + row);
+                let query = &self.queries.rows[token * self.queries.row_len + head * head_dim..][..head_dim];
+                for (packed, value) in packed.chunks_exact_mut(rows).zip(query) {
+                    packed[row] = value * self.queries.scale;
+                }
+            }
+        }
+        block
     }
 
     fn token_and_head(&self, kv_head: usize, row: usize) -> (usize, usize) {
         (row / self.group, kv_head * self.group + row % self.group)
     }
 
-    /// The keys that a row of a tile sees.
-    fn visible(&self, tile: &Tile, row: usize) -> Range<usize> {
-        self.queries.visible((tile.first_row + row) / self.group)
+    /// The keys that a row of a block sees.
+    fn visible(&self, block: &Block, row: usize) -> Range<usize> {
+        self.queries.visible((block.first_row + row) / self.group)
     }
 
-    /// Chunks that some row of a tile needs: a later row sees neither less far forward nor further back.
-    fn chunks_seen(&self, tile: &Tile) -> Range<usize> {
-        self.visible(tile, 0).start / CHUNK..self.visible(tile, tile.rows - 1).end.div_ceil(CHUNK)
+    /// Chunks that some row of a block needs: a later row sees neither less far forward nor further back.
+    fn chunks_seen(&self, block: &Block) -> Range<usize> {
+        self.visible(block, 0).start / CHUNK..self.visible(block, block.rows - 1).end.div_ceil(CHUNK)
     }
 
-    /// One chunk of keys for one tile.
-    fn chunk(&self, tile: &Tile, chunk: usize, partial: &mut Partial) {
+    /// Where a row of the map starts.
+    fn map_row(&self, token: usize, head: usize) -> usize {
+        (head * self.queries.tokens() + token) * self.queries.keys
+    }
+
+    /// One chunk of keys for one block.
+    fn chunk(&self, block: &Block, index: usize, partial: &mut Partial) {
         let shape = self.shape;
-        let first_key = chunk * CHUNK;
-        let keys = self.visible(tile, tile.rows - 1).end.min(first_key + CHUNK) - first_key;
-        let mut scores = [0f32; TILE_ROWS * CHUNK];
-        let mut wide = vec![];
-        for panel in 0..keys.div_ceil(PANEL) {
-            let in_head = first_key / PANEL + panel;
-            let keys = self.cache.key_panel(self.isa, self.layer, tile.kv_head, in_head, &mut wide);
-            let args = TileArgs {
-                rows: tile.rows,
-                depth: shape.head_dim,
-                x: tile.packed.as_ptr(),
-                panel: keys.as_ptr(),
-                // SAFETY: panel < CHUNK / PANEL, so the tile's 32 columns lie inside each row of scores.
-                out: unsafe { scores.as_mut_ptr().add(panel * PANEL) },
-                out_row: CHUNK,
-            };
-            // SAFETY: packed is [head_dim][rows], the panel [head_dim][32], scores [12][CHUNK].
-            unsafe { packed_tile_f32(self.isa, args) };
-        }
-        for row in 0..tile.rows {
-            let visible = self.visible(tile, row);
-            let inside = |position: usize| position.saturating_sub(first_key).min(keys);
-            let seen = inside(visible.start)..inside(visible.end);
-            let scores = &mut scores[row * CHUNK..(row + 1) * CHUNK];
-            (partial.maximum[row], partial.sum[row]) = if seen.is_empty() {
-                scores.fill(0.0);
-                (f32::NEG_INFINITY, 0.0)
-            } else {
-                if let Some(bias) = self.queries.bias {
-                    let (_, head) = self.token_and_head(tile.kv_head, tile.first_row + row);
-                    let bias = &bias[head * (bias.len() / self.queries.heads) + first_key..][..keys];
-                    scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
-                }
-                if let Some(cap) = self.queries.cap {
-                    // SAFETY: CHUNK is a whole number of vectors on every tier.
-                    unsafe { soft_cap_row(self.isa, scores, cap) };
-                }
-                scores[..seen.start].fill(f32::NEG_INFINITY);
-                scores[seen.end..].fill(f32::NEG_INFINITY);
-                // SAFETY: CHUNK is a whole number of vectors on every tier.
-                unsafe { softmax_row(self.isa, scores) }
-            };
-            if let Some(map) = &self.map {
-                let (token, head) = self.token_and_head(tile.kv_head, tile.first_row + row);
-                let start = (head * self.queries.tokens() + token) * self.queries.keys + first_key;
-                // SAFETY: each row and chunk of the map belongs to one task.
-                unsafe { map.part(start + seen.start, seen.len()) }.copy_from_slice(&scores[seen]);
-            }
-        }
+        let first_key = index * CHUNK;
+        let (key_panels, key_panel_bytes) = self.cache.keys_from(self.layer, block.kv_head, first_key);
+        let (value_panels, value_panel_bytes) = self.cache.values_from(self.layer, block.kv_head, first_key);
         let width = shape.value_panels() * PANEL;
-        for panel in 0..shape.value_panels() {
-            let positions = first_key..first_key + keys;
-            let values =
-                self.cache.value_rows(self.isa, self.layer, tile.kv_head, panel, positions, &mut wide);
-            let args = TileArgs {
-                rows: tile.rows,
-                depth: keys,
-                x: scores.as_ptr(),
-                panel: values.as_ptr(),
-                // SAFETY: values of a partial are [rows][value_panels · 32].
-                out: unsafe { partial.values.as_mut_ptr().add(panel * PANEL) },
-                out_row: width,
+        for (first_row, rows) in block.tiles() {
+            let end = self.visible(block, first_row + rows - 1).end;
+            let keys = end.saturating_sub(first_key).min(CHUNK);
+            let (maximum, sum) =
+                (&mut partial.maximum[first_row..][..rows], &mut partial.sum[first_row..][..rows]);
+            if self.visible(block, first_row).start >= first_key + keys {
+                maximum.fill(f32::NEG_INFINITY);
+                sum.fill(0.0);
+                continue;
+            }
+            let mut seen = [(0, 0); TILE_ROWS];
+            let mut bias = self.queries.bias.map(|_| [&[][..]; TILE_ROWS]);
+            let mut map = self.map.as_ref().map(|_| [std::ptr::null_mut(); TILE_ROWS]);
+            for row in 0..rows {
+                let visible = self.visible(block, first_row + row);
+                let inside = |position: usize| position.saturating_sub(first_key).min(keys);
+                seen[row] = (inside(visible.start), inside(visible.end));
+                let (token, head) = self.token_and_head(block.kv_head, block.first_row + first_row + row);
+                if let Some(bias) = &mut bias {
+                    bias[row] = self.queries.bias(head, first_key, keys).unwrap_or_default();
+                }
+                if let (Some(to), Some(map)) = (&mut map, &self.map) {
+                    let start = self.map_row(token, head) + first_key + seen[row].0;
+                    // SAFETY: each row and chunk of the map belongs to one task.
+                    to[row] = unsafe { map.part(start, seen[row].1 - seen[row].0) }.as_mut_ptr();
+                }
+            }
+            let args = ChunkArgs {
+                rows,
+                keys,
+                head_dim: shape.head_dim,
+                queries: block.packed[first_row * shape.head_dim..].as_ptr(),
+                key_panels: key_panels.as_ptr(),
+                key_panel_bytes,
+                value_panels: value_panels.as_ptr(),
+                value_panel_bytes,
+                seen,
+                cap: self.queries.cap,
+                bias,
             };
-            // SAFETY: scores are [rows][CHUNK] with keys ≤ CHUNK, the panel [keys][32].
-            unsafe { weighted_values(self.isa, args) };
+            let values = &mut partial.values[first_row * width..(first_row + rows) * width];
+            let out = ChunkOut { maximum, sum, values, map };
+            // SAFETY: packed is [head_dim][rows]; from the chunk on the cache has panels of keys and
+            // values for at least `keys` positions; rows of the map are as long as what they see.
+            unsafe { chunk(self.isa, shape.held, &args, out) };
         }
     }
 
     /// Divides by the sum; turns kept exponentials into the map.
-    fn finish(&self, tile: &Tile, running: &Partial, chunk_maximum: &[[f32; TILE_ROWS]]) {
+    fn finish(&self, block: &Block, running: &Partial, maxima: &Maxima) {
         let head_dim = self.shape.head_dim;
-        let width = running.values.len() / tile.rows;
-        for row in 0..tile.rows {
-            let (token, head) = self.token_and_head(tile.kv_head, tile.first_row + row);
-            let scale = 1.0 / running.sum[row];
+        for row in 0..block.rows {
+            let (token, head) = self.token_and_head(block.kv_head, block.first_row + row);
+            let share = 1.0 / running.sum[row];
             // SAFETY: each token and head is finished by one task.
             let out = unsafe { self.out.part((token * self.queries.heads + head) * head_dim, head_dim) };
-            for (out, value) in out.iter_mut().zip(&running.values[row * width..]) {
-                *out = value * scale;
-            }
+            // SAFETY: needs the tier alone.
+            unsafe { scaled(self.isa, running.row(row), share, out) };
             let Some(map) = &self.map else { continue };
-            let start = (head * self.queries.tokens() + token) * self.queries.keys;
             // SAFETY: each row of the map is finished by one task.
-            let map = unsafe { map.part(start, self.visible(tile, row).end) };
-            for (weights, maximum) in map.chunks_mut(CHUNK).zip(chunk_maximum) {
-                let factor = (maximum[row] - running.maximum[row]).exp() * scale;
-                weights.iter_mut().for_each(|weight| *weight *= factor);
+            let map = unsafe { map.part(self.map_row(token, head), self.queries.keys) };
+            let visible = self.visible(block, row);
+            map[..visible.start].fill(0.0);
+            map[visible.end..].fill(0.0);
+            let first = maxima.first_chunk * CHUNK;
+            let weights = map[..visible.end].get_mut(first..).unwrap_or_default();
+            for (weights, maximum) in weights.chunks_mut(CHUNK).zip(maxima.chunks(block.rows)) {
+                let factor = (maximum[row] - running.maximum[row]).exp() * share;
+                // SAFETY: needs the tier alone.
+                unsafe { scale(self.isa, weights, factor) };
             }
         }
     }
 }
 
-dispatch!(
-    /// A tile whose x is a tile of scores, rows [`CHUNK`] apart.
-    ///
-    /// # Safety
-    /// As for tiles in general: the pointers of `args` are valid for its shape.
-    fn weighted_values = self::weighted_values_body [] (args: TileArgs<f32>)
-);
-
-#[inline(always)]
-unsafe fn weighted_values_body<S: Simd>(args: TileArgs<f32>) {
-    strided_tile::<S, CHUNK>(args);
+/// The largest scores of a block's rows in each chunk it sees, kept if a map is asked for.
+struct Maxima {
+    first_chunk: usize,
+    /// `[chunks][rows]`
+    values: Option<Vec<f32>>,
 }
 
-dispatch!(
-    /// Replaces scores by cap · tanh(score / cap), tanh(x) = 1 − 2 / (1 + e²ˣ).
-    ///
-    /// # Safety
-    /// The slice is a whole number of vectors long.
-    fn soft_cap_row = self::soft_cap_row_body [] (scores: &mut [f32], cap: f32)
-);
-
-#[inline(always)]
-unsafe fn soft_cap_row_body<S: Simd>(scores: &mut [f32], cap: f32) {
-    let (one, double, cap) = (S::splat(1.0), S::splat(2.0 / cap), S::splat(cap));
-    for scores in scores.chunks_exact_mut(S::LANES) {
-        let power = S::exp(S::mul(S::load(scores.as_ptr()), double));
-        let tanh = S::add(one, S::div(S::splat(-2.0), S::add(one, power)));
-        S::store(scores.as_mut_ptr(), S::mul(cap, tanh));
+impl Maxima {
+    fn new(job: &Job<'_>, block: &Block) -> Maxima {
+        let values = job.map.is_some().then(Vec::new);
+        Maxima { first_chunk: job.chunks_seen(block).start, values }
     }
-}
 
-dispatch!(
-    /// Replaces scores by exp(score − maximum); answers the maximum and the sum of the results.
-    ///
-    /// # Safety
-    /// The slice is a whole number of vectors long.
-    fn softmax_row = self::softmax_row_body [] (scores: &mut [f32]) -> (f32, f32)
-);
+    fn keep(&mut self, chunk: &Partial) {
+        if let Some(values) = &mut self.values {
+            values.extend_from_slice(chunk.maximum);
+        }
+    }
 
-#[inline(always)]
-unsafe fn softmax_row_body<S: Simd>(scores: &mut [f32]) -> (f32, f32) {
-    let mut largest = S::splat(f32::NEG_INFINITY);
-    for scores in scores.chunks_exact(S::LANES) {
-        largest = S::max(S::load(scores.as_ptr()), largest);
+    fn chunks(&self, rows: usize) -> impl Iterator<Item = &[f32]> {
+        self.values.as_deref().unwrap_or_default().chunks_exact(rows)
     }
-    let maximum = S::maximum(largest);
-    let shift = S::splat(-maximum);
-    let mut sum = S::splat(0.0);
-    for scores in scores.chunks_exact_mut(S::LANES) {
-        let weight = S::exp(S::add(S::load(scores.as_ptr()), shift));
-        S::store(scores.as_mut_ptr(), weight);
-        sum = S::add(sum, weight);
-    }
-    (maximum, S::sum(sum))
 }
 
 #[cfg(test)]

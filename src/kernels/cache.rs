@@ -4,25 +4,29 @@
 mod rows;
 
 use std::io;
-use std::ops::Range;
 
 use half::f16;
 use memmap2::MmapMut;
 use serde::Serialize;
 
 use super::element::ElementType;
-use super::packed_matrix::panel_bytes;
-use super::quantize::{quantize, quantized};
-use super::quantized_panel::pack_row;
-use super::quantized_tile::{widen_blocks_q8_0, widen_q8_0};
-use super::tile::widen_f16;
-use super::{Isa, PANEL, memory};
+use super::quantize::quantize;
+use super::threads::SharedSlice;
+use super::{PANEL, Pool, memory};
+
+/// Bytes of a `q8_0` block: its scale, and 32 integers.
+const BLOCK: usize = 34;
+/// Bytes of 32 rows of a panel of `q8_0`, behind 32 scales.
+const GROUP: usize = PANEL * BLOCK;
+/// Bytes of the scales.
+const SCALES: usize = 2 * PANEL;
 
 /// The keys and values of every layer, allocated once for `capacity` positions and written in place.
 ///
 /// Each layer has its keys, `[kv_heads][capacity/32][head_dim][32]`, and behind them its values,
-/// `[kv_heads][head_dim/32][capacity][32]`. As `q8_0` a scale serves 32 dimensions of one position:
-/// keys are panels of [quantised rows](super::quantized_panel), values blocks of 32 columns.
+/// `[kv_heads][head_dim/32][capacity][32]`. As `q8_0` a scale serves 32 dimensions of one position, and
+/// each 32 rows of a panel (dimensions of keys, positions of values) follow the scales of its 32
+/// positions.
 pub struct Cache {
     shape: CacheShape,
     data: MmapMut,
@@ -82,13 +86,8 @@ pub struct CacheShape {
 
 // Sizes in bytes.
 impl CacheShape {
-    /// `head_dim`, filled up to whole blocks.
-    fn key_dims(&self) -> usize {
-        self.head_dim.next_multiple_of(self.held.element().block_values())
-    }
-
     fn key_panel(&self) -> usize {
-        panel_bytes(self.held.element(), self.key_dims())
+        PANEL * self.held.head_bytes(self.head_dim)
     }
 
     fn key_head(&self) -> usize {
@@ -105,7 +104,7 @@ impl CacheShape {
     }
 
     fn value_panel(&self) -> usize {
-        self.capacity * self.value_row()
+        self.capacity.div_ceil(PANEL) * PANEL * self.value_row()
     }
 
     /// Panels of one head's values.
@@ -118,9 +117,10 @@ impl CacheShape {
         head * self.key_head() + position / PANEL * self.key_panel()
     }
 
-    /// Where a position's row in a panel of values starts behind a layer's keys.
+    /// Where the 32 positions around one start in a panel of values, behind a layer's keys.
     fn value_start(&self, head: usize, panel: usize, position: usize) -> usize {
-        (head * self.value_panels() + panel) * self.value_panel() + position * self.value_row()
+        (head * self.value_panels() + panel) * self.value_panel()
+            + position / PANEL * PANEL * self.value_row()
     }
 
     fn layer(&self) -> usize {
@@ -156,8 +156,10 @@ impl Cache {
     ///
     /// # Panics
     /// If positions pass the capacity or a row is too short.
+    #[allow(clippy::too_many_arguments)]
     pub fn write(
         &mut self,
+        pool: &Pool,
         layer: usize,
         first: usize,
         rows: &[f32],
@@ -167,71 +169,53 @@ impl Cache {
     ) {
         let shape = self.shape;
         let CacheShape { kv_heads, head_dim, capacity, .. } = shape;
-        assert!(first + rows.len() / row_len <= capacity, "positions past the cache's capacity");
+        let end = first + rows.len() / row_len;
+        assert!(end <= capacity, "positions past the cache's capacity");
         let layer = &mut self.data[layer * shape.layer()..(layer + 1) * shape.layer()];
         let (keys, values) = layer.split_at_mut(shape.keys());
-        for (position, row) in (first..).zip(rows.chunks_exact(row_len)) {
-            for head in 0..kv_heads {
+        let (keys, values) = (SharedSlice::new(keys), SharedSlice::new(values));
+        let groups = end.div_ceil(PANEL) - first / PANEL;
+        let task = |task: usize| {
+            let (group, head) = (first / PANEL + task / kv_heads, task % kv_heads);
+            for position in first.max(group * PANEL)..end.min((group + 1) * PANEL) {
+                let row = &rows[(position - first) * row_len..][..row_len];
                 let key = &row[keys_at + head * head_dim..][..head_dim];
-                let start = shape.key_start(head, position);
-                shape.write_key(key, &mut keys[start..start + shape.key_panel()], position % PANEL);
+                // SAFETY: each 32 positions of a head are written by one task.
+                let panel = unsafe { keys.part(shape.key_start(head, position), shape.key_panel()) };
+                shape.write_key(key, panel, position % PANEL);
                 let value = &row[values_at + head * head_dim..][..head_dim];
                 for (panel, value) in value.chunks(PANEL).enumerate() {
                     let start = shape.value_start(head, panel, position);
-                    shape.write_value(value, &mut values[start..start + shape.value_row()]);
+                    // SAFETY: as above.
+                    let group = unsafe { values.part(start, PANEL * shape.value_row()) };
+                    shape.write_value(value, group, position % PANEL);
                 }
             }
+        };
+        // A generated token's few rows are written sooner than threads are called.
+        if groups <= 2 {
+            (0..groups * kv_heads).for_each(task);
+        } else {
+            pool.for_each(groups * kv_heads, 1, task);
         }
     }
 
-    /// A panel of 32 positions of a head's keys, `[head_dim][32]`, widened into `wide` if it is narrow.
-    pub(super) fn key_panel<'a>(
-        &'a self,
-        isa: Isa,
-        layer: usize,
-        head: usize,
-        panel: usize,
-        wide: &'a mut Vec<f32>,
-    ) -> &'a [f32] {
+    /// A head's panels of keys from a position on (a multiple of 32), each `[head_dim][32]`, and the
+    /// bytes of one.
+    pub(super) fn keys_from(&self, layer: usize, head: usize, position: usize) -> (&[u8], usize) {
         let shape = self.shape;
-        let start = layer * shape.layer() + head * shape.key_head() + panel * shape.key_panel();
-        let bytes = &self.data[start..start + shape.key_panel()];
-        wide.resize(if shape.held == CacheType::F32 { 0 } else { shape.key_dims() * PANEL }, 0.0);
-        match shape.held {
-            CacheType::F32 => return floats(bytes),
-            // SAFETY: both are [head_dim][32].
-            CacheType::F16 => unsafe { widen_f16(isa, halves(bytes), wide) },
-            // SAFETY: both are [key_dims][32].
-            CacheType::Q8_0 => unsafe { widen_q8_0(isa, bytes, wide) },
-        }
-        &wide[..shape.head_dim * PANEL]
+        let start = layer * shape.layer() + shape.key_start(head, position);
+        let end = layer * shape.layer() + (head + 1) * shape.key_head();
+        (&self.data[start..end], shape.key_panel())
     }
 
-    /// Values of some positions in a panel of 32 of a head's columns, `[positions][32]`, widened into
-    /// `wide` if they are narrow.
-    pub(super) fn value_rows<'a>(
-        &'a self,
-        isa: Isa,
-        layer: usize,
-        head: usize,
-        panel: usize,
-        positions: Range<usize>,
-        wide: &'a mut Vec<f32>,
-    ) -> &'a [f32] {
+    /// A head's panels of values from a position on (a multiple of 32), each `[positions][32]`, and the
+    /// bytes from one to the next.
+    pub(super) fn values_from(&self, layer: usize, head: usize, position: usize) -> (&[u8], usize) {
         let shape = self.shape;
-        let panel = (head * shape.value_panels() + panel) * shape.value_panel();
-        let start = layer * shape.layer() + shape.keys() + panel;
-        let row = shape.value_row();
-        let bytes = &self.data[start + positions.start * row..start + positions.end * row];
-        wide.resize(if shape.held == CacheType::F32 { 0 } else { positions.len() * PANEL }, 0.0);
-        match shape.held {
-            CacheType::F32 => return floats(bytes),
-            // SAFETY: both are [positions][32].
-            CacheType::F16 => unsafe { widen_f16(isa, halves(bytes), wide) },
-            // SAFETY: as above, in blocks of 32.
-            CacheType::Q8_0 => unsafe { widen_blocks_q8_0(isa, bytes, wide) },
-        }
-        wide
+        let values = layer * shape.layer() + shape.keys();
+        let (start, end) = (shape.value_start(head, 0, position), shape.value_start(head + 1, 0, 0));
+        (&self.data[values + start..values + end], shape.value_panel())
     }
 }
 
@@ -244,27 +228,48 @@ impl CacheShape {
                 put_lane(key.iter().map(|value| f16::from_f32(*value).to_ne_bytes()), panel, lane);
             }
             CacheType::Q8_0 => {
-                let mut padded = key.to_vec();
-                padded.resize(self.key_dims(), 0.0);
-                pack_row(ElementType::Q8_0, &quantized(ElementType::Q8_0, &padded), panel, lane);
+                for (values, group) in key.chunks(PANEL).zip(panel.chunks_exact_mut(GROUP)) {
+                    put_key_block(&block(values), group, lane);
+                }
             }
         }
     }
 
-    /// Writes (up to) 32 columns of a position's value.
-    fn write_value(&self, value: &[f32], row: &mut [u8]) {
+    /// Writes (up to) 32 columns of a position's value among its 32 positions.
+    fn write_value(&self, value: &[f32], group: &mut [u8], position: usize) {
+        let row = position * self.value_row();
         match self.held {
-            CacheType::F32 => put(value.iter().map(|value| value.to_ne_bytes()), row),
+            CacheType::F32 => put(value.iter().map(|value| value.to_ne_bytes()), &mut group[row..]),
             CacheType::F16 => {
-                put(value.iter().map(|value| f16::from_f32(*value).to_ne_bytes()), row);
+                put(value.iter().map(|value| f16::from_f32(*value).to_ne_bytes()), &mut group[row..]);
             }
-            CacheType::Q8_0 => {
-                let mut padded = [0f32; PANEL];
-                padded[..value.len()].copy_from_slice(value);
-                quantize(ElementType::Q8_0, &padded, row);
-            }
+            CacheType::Q8_0 => put_value_block(&block(value), group, position),
         }
     }
+}
+
+/// Up to 32 values as a block of `q8_0`.
+fn block(values: &[f32]) -> [u8; BLOCK] {
+    let (mut padded, mut block) = ([0f32; PANEL], [0; BLOCK]);
+    padded[..values.len()].copy_from_slice(values);
+    quantize(ElementType::Q8_0, &padded, &mut block);
+    block
+}
+
+/// Puts a block into a lane of 32 rows of a panel of keys.
+fn put_key_block(block: &[u8], group: &mut [u8], lane: usize) {
+    let (scales, rows) = group.split_at_mut(SCALES);
+    scales[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
+    for (value, row) in block[2..].iter().zip(rows.chunks_exact_mut(PANEL)) {
+        row[lane] = *value;
+    }
+}
+
+/// Puts a block into a row of 32 of a panel of values.
+fn put_value_block(block: &[u8], group: &mut [u8], row: usize) {
+    let (scales, rows) = group.split_at_mut(SCALES);
+    scales[2 * row..2 * row + 2].copy_from_slice(&block[..2]);
+    rows[row * PANEL..(row + 1) * PANEL].copy_from_slice(&block[2..]);
 }
 
 /// Puts values of `SIZE` bytes into one lane of a panel.
@@ -279,20 +284,6 @@ fn put<const SIZE: usize>(values: impl Iterator<Item = [u8; SIZE]>, row: &mut [u
     for (value, to) in values.zip(row.chunks_exact_mut(SIZE)) {
         to.copy_from_slice(&value);
     }
-}
-
-fn floats(bytes: &[u8]) -> &[f32] {
-    // SAFETY: every bit pattern is an f32.
-    let (before, floats, after) = unsafe { bytes.align_to::<f32>() };
-    assert!(before.is_empty() && after.is_empty(), "a cache of f32 holds nothing else");
-    floats
-}
-
-fn halves(bytes: &[u8]) -> &[f16] {
-    // SAFETY: every bit pattern is an f16.
-    let (before, halves, after) = unsafe { bytes.align_to::<f16>() };
-    assert!(before.is_empty() && after.is_empty(), "a cache of f16 holds nothing else");
-    halves
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! [`matmul`] is most of the work, with weights of any [`element`] type ([`blocks`] decodes them,
 //! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
-//! [`elementwise`] is the rest; [`stream`] only measures memory. [`simd`] holds the vector tiers,
+//! [`elementwise`] is the rest; [`row_statistics`] sums up rows of attention for those who record
+//! them; [`stream`] only measures memory. [`simd`] holds the vector tiers,
 //! [`threads`] the pool. Everything here has a composition of candle operations beside it in
 //! `model::ops` (`--kernels reference`).
 //!
@@ -22,6 +23,7 @@ mod quantized_panel;
 pub mod quantized_rows;
 mod quantized_tile;
 mod raw_matrix;
+pub mod row_statistics;
 pub mod simd;
 pub mod stream;
 pub mod threads;

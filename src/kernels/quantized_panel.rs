@@ -91,19 +91,6 @@ pub(super) fn pack_row(element: ElementType, row: &[u8], panel: &mut [u8], lane:
     }
 }
 
-/// Takes a row's blocks of `q8_0` out of their lane again.
-pub(super) fn unpack_row(panel: &[u8], lane: usize, row: &mut [u8]) {
-    let layout = Layout::of(ElementType::Q8_0);
-    let blocks = row.chunks_exact_mut(ElementType::Q8_0.block_bytes());
-    for (block, from) in blocks.zip(panel.chunks_exact(layout.block())) {
-        let (scales, columns) = from.split_at(layout.group_header);
-        block[..2].copy_from_slice(&scales[2 * lane..2 * lane + 2]);
-        for (column, out) in block[2..].iter_mut().enumerate() {
-            *out = columns[column / 4 * layout.quad + 4 * lane + column % 4] ^ BIAS;
-        }
-    }
-}
-
 /// The 4-bit integers of four columns of a group of a file's block.
 fn four_nibbles(element: ElementType, block: &[u8], group: usize, quad: usize) -> [u8; 4] {
     let (at, half) = match element {

@@ -113,51 +113,6 @@ kernels! {
     Q4K, tile_q4_k;
 }
 
-dispatch!(
-    /// Widens `q8_0` blocks as files hold them.
-    ///
-    /// # Safety
-    /// None beyond the tier's instructions.
-    pub(super) fn widen_blocks_q8_0 = self::widen_blocks_body [] (from: &[u8], to: &mut [f32])
-);
-
-dispatch!(
-    /// Widens a panel of `q8_0` to `[columns][32]`.
-    ///
-    /// # Safety
-    /// None beyond the tier's instructions.
-    pub(super) fn widen_q8_0 = self::widen_body [] (from: &[u8], to: &mut [f32])
-);
-
-#[inline(always)]
-unsafe fn widen_body<S: Simd>(from: &[u8], to: &mut [f32]) {
-    let layout = Q8_0::LAYOUT;
-    for (group, to) in from.chunks_exact(layout.group()).zip(to.chunks_exact_mut(GROUP * PANEL)) {
-        let (header, quads) = group.split_at(layout.group_header);
-        for first in (0..PANEL).step_by(S::LANES) {
-            let scale = S::load_f16(header.as_ptr().cast::<f16>().add(first));
-            let bias = S::mul(scale, S::splat(-128.0));
-            for (quad, to) in quads.chunks_exact(layout.quad).zip(to.chunks_exact_mut(4 * PANEL)) {
-                let columns = S::columns(S::load_bytes(quad.as_ptr().add(4 * first)));
-                for (column, values) in columns.into_iter().enumerate() {
-                    // Every step is exact: 8 bits times 11.
-                    S::store(to.as_mut_ptr().add(column * PANEL + first), S::fma(values, scale, bias));
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn widen_blocks_body<S: Simd>(from: &[u8], to: &mut [f32]) {
-    for (block, to) in from.chunks_exact(2 + GROUP).zip(to.chunks_exact_mut(GROUP)) {
-        let scale = S::splat(f16::from_le_bytes([block[0], block[1]]).to_f32());
-        for (q, to) in block[2..].chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES)) {
-            S::store(to.as_mut_ptr(), S::mul(S::load_i8(q.as_ptr().cast()), scale));
-        }
-    }
-}
-
 /// Splits a tile so that its sums fit the registers: 12 of 32 on AVX-512 (and as many again in f32),
 /// 8 of 16 on AVX2.
 #[inline(always)]

@@ -143,6 +143,21 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Calls `task(i, &mut items[i])` for every item, each once, as [`for_each`](Pool::for_each) does.
+    ///
+    /// # Panics
+    /// If a task panics.
+    pub fn for_each_mut<T: Send>(&self, items: &mut [T], task: impl Fn(usize, &mut T) + Sync) {
+        let count = items.len();
+        let shared = SharedSlice::new(items);
+        self.for_each(count, 1, |index| {
+            // SAFETY: each item belongs to one task, and `items` is borrowed until all have ended.
+            task(index, unsafe { &mut shared.part(index, 1)[0] });
+        });
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);

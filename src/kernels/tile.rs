@@ -1,5 +1,5 @@
-//! The tile: a few rows times one panel of 32 columns. Every product with weights of 16 or 32 bits,
-//! and both products of attention, end up here.
+//! The tile: a few rows times one panel of 32 columns. Every product with weights of 16 or 32 bits
+//! ends up here.
 //!
 //! `out[row][column] = Σₖ x[row][k] · panel[k][column]`, summed over k in order, one fused
 //! multiply-add at a time: the same bits whatever the number of rows in the tile, on AVX2 and
@@ -47,7 +47,8 @@ impl Element for half::f16 {
     }
 }
 
-/// Where a tile reads and writes. x lies as the tile's name says, the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
+/// Where a tile reads and writes. x lies in blocks, `[depth / 16][rows][16]`, the last of which may go
+/// beyond `depth`; the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
 #[derive(Clone, Copy)]
 pub(super) struct TileArgs<W> {
     pub rows: usize,
@@ -59,32 +60,24 @@ pub(super) struct TileArgs<W> {
 }
 
 dispatch!(
-    /// A tile whose x is packed `[depth][rows]`.
+    /// Rows of x times a panel.
     ///
     /// # Safety
     /// The pointers of `args` must be valid for what [`TileArgs`] says; `rows` is 1..=12.
-    pub(super) fn packed_tile_f32 = self::packed_body [] (args: TileArgs<f32>)
-);
-dispatch!(
-    /// A tile whose x lies in blocks, `[depth / 16][rows][16]`; what the last one has beyond `depth` is
-    /// not read.
-    ///
-    /// # Safety
-    /// As [`packed_tile_f32`].
     pub(super) fn blocked_tile_f32 = self::blocked_body [f32] (args: TileArgs<f32>)
 );
 dispatch!(
     /// As [`blocked_tile_f32`].
     ///
     /// # Safety
-    /// As [`packed_tile_f32`].
+    /// As [`blocked_tile_f32`].
     pub(super) fn blocked_tile_bf16 = self::blocked_body [half::bf16] (args: TileArgs<half::bf16>)
 );
 dispatch!(
     /// As [`blocked_tile_f32`].
     ///
     /// # Safety
-    /// As [`packed_tile_f32`].
+    /// As [`blocked_tile_f32`].
     pub(super) fn blocked_tile_f16 = self::blocked_body [half::f16] (args: TileArgs<half::f16>)
 );
 
@@ -110,52 +103,12 @@ unsafe fn widen_body<S: Simd, W: Element>(from: &[W], to: &mut [f32]) {
     }
 }
 
-/// How far apart x's values lie, in elements.
-#[derive(Clone, Copy)]
-pub(super) struct Steps {
-    /// From a row to the next.
-    row: usize,
-    /// From a column to the next.
-    column: usize,
-    /// Besides, after every [`BLOCK`] columns.
-    block: usize,
-}
-
-#[inline(always)]
-unsafe fn packed_body<S: Simd>(args: TileArgs<f32>) {
-    macro_rules! rows {
-        ($($rows:literal)*) => {
-            match args.rows {
-                $($rows => tile::<S, f32, $rows>(args, Steps { row: 1, column: $rows, block: 0 }),)*
-                _ => unreachable!("a tile has 1 to 12 rows"),
-            }
-        };
-    }
-    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
-}
-
 #[inline(always)]
 unsafe fn blocked_body<S: Simd, W: Element>(args: TileArgs<W>) {
     macro_rules! rows {
         ($($rows:literal)*) => {
             match args.rows {
-                $($rows => {
-                    tile::<S, W, $rows>(args, Steps { row: BLOCK, column: 1, block: ($rows - 1) * BLOCK })
-                })*
-                _ => unreachable!("a tile has 1 to 12 rows"),
-            }
-        };
-    }
-    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
-}
-
-/// A tile whose x is row-major with rows `X_ROW` elements apart; as [`packed_body`] otherwise.
-#[inline(always)]
-pub(super) unsafe fn strided_tile<S: Simd, const X_ROW: usize>(args: TileArgs<f32>) {
-    macro_rules! rows {
-        ($($rows:literal)*) => {
-            match args.rows {
-                $($rows => tile::<S, f32, $rows>(args, Steps { row: X_ROW, column: 1, block: 0 }),)*
+                $($rows => tile::<S, W, $rows>(args),)*
                 _ => unreachable!("a tile has 1 to 12 rows"),
             }
         };
@@ -165,24 +118,24 @@ pub(super) unsafe fn strided_tile<S: Simd, const X_ROW: usize>(args: TileArgs<f3
 
 /// Splits a tile so that its sums fit the registers: 24 of 32 on AVX-512, 12 of 16 on AVX2.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>, steps: Steps) {
+pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>) {
     if S::LANES == 16 {
-        return sums::<S, W, ROWS, 2>(args, steps, 0, 0);
+        return sums::<S, W, ROWS, 2>(args, 0, 0);
     }
     if ROWS <= 3 {
-        return sums::<S, W, ROWS, 4>(args, steps, 0, 0);
+        return sums::<S, W, ROWS, 4>(args, 0, 0);
     }
     let mut row = 0;
     while row < ROWS {
         let left = ROWS - row;
         for column in [0, PANEL / 2] {
             match left {
-                1 => sums::<S, W, 1, 2>(args, steps, row, column),
-                2 => sums::<S, W, 2, 2>(args, steps, row, column),
-                3 => sums::<S, W, 3, 2>(args, steps, row, column),
-                4 => sums::<S, W, 4, 2>(args, steps, row, column),
-                5 => sums::<S, W, 5, 2>(args, steps, row, column),
-                _ => sums::<S, W, 6, 2>(args, steps, row, column),
+                1 => sums::<S, W, 1, 2>(args, row, column),
+                2 => sums::<S, W, 2, 2>(args, row, column),
+                3 => sums::<S, W, 3, 2>(args, row, column),
+                4 => sums::<S, W, 4, 2>(args, row, column),
+                5 => sums::<S, W, 5, 2>(args, row, column),
+                _ => sums::<S, W, 6, 2>(args, row, column),
             }
         }
         row += 6;
@@ -192,13 +145,12 @@ pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs
 #[inline(always)]
 unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     args: TileArgs<W>,
-    steps: Steps,
     first_row: usize,
     first_column: usize,
 ) {
     let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
     let mut panel = args.panel.add(first_column);
-    let mut x = args.x.add(first_row * steps.row);
+    let mut x = args.x.add(first_row * BLOCK);
     // One or two rows are bound by memory: ask for the panel's lines before they are needed.
     let prefetch = ROWS <= 3;
     for block in (0..args.depth).step_by(BLOCK) {
@@ -211,15 +163,15 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
                 *weights = W::load::<S>(panel.add(vector * S::LANES));
             }
             for (row, sums) in sums.iter_mut().enumerate() {
-                let value = S::splat(*x.add(row * steps.row));
+                let value = S::splat(*x.add(row * BLOCK));
                 for (sum, weight) in sums.iter_mut().zip(weights) {
                     *sum = S::fma(value, weight, *sum);
                 }
             }
             panel = panel.add(PANEL);
-            x = x.wrapping_add(steps.column);
+            x = x.add(1);
         }
-        x = x.wrapping_add(steps.block);
+        x = x.wrapping_add((args.rows - 1) * BLOCK);
     }
     for (row, sums) in sums.iter().enumerate() {
         let out = args.out.add((first_row + row) * args.out_row + first_column);

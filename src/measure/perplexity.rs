@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::generation::sampler::log_probability;
-use crate::model::{Decoder, Forward, KvCache, LogitRows};
+use crate::model::{Decoder, Forward, HeadIntervention, KvCache, LogitRows};
 
 /// A step reads at most so many tokens: of a long window, logits of every token at once would fill
 /// gigabytes.
@@ -152,6 +152,14 @@ impl<'a> Perplexity<'a> {
             sum: 0.0,
             sum_of_squares: 0.0,
         })
+    }
+
+    /// Silences heads in the whole measurement, before the first step.
+    ///
+    /// # Errors
+    /// If it has begun.
+    pub fn silence(&mut self, intervention: HeadIntervention) -> Result<()> {
+        self.cache.silence(intervention)
     }
 
     /// Scores some more tokens, in the text's order; `None` once the text has ended.

@@ -107,8 +107,7 @@ pub fn run<O: AttentionObserver>(
             break;
         }
         cache.truncate(test.depth);
-        let mut observer = observer()?;
-        let seconds = time(decoder, test.kind, &tokens, &mut cache, observer.as_mut())?;
+        let seconds = time(decoder, test.kind, &tokens, &mut cache, observer()?)?;
         if repetition > 0 {
             samples.push(tokens.len() as f64 / seconds);
         }
@@ -121,7 +120,7 @@ fn time<O: AttentionObserver>(
     kind: TestKind,
     tokens: &[u32],
     cache: &mut KvCache,
-    mut observer: Option<&mut O>,
+    mut observer: Option<O>,
 ) -> Result<f64> {
     let started = Instant::now();
     let pieces = match kind {
@@ -129,11 +128,12 @@ fn time<O: AttentionObserver>(
         TestKind::Generation(_) => tokens.chunks(1),
     };
     for piece in pieces {
-        let observer = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
+        let observer = observer.as_mut().map(|observer| observer as &mut dyn AttentionObserver);
         decoder.forward(piece, cache, Forward { observer, ..Forward::default() })?;
     }
-    // On a device, what was asked for may still be running.
+    // On a device, what was asked for may still be running; an observer may still be writing.
     decoder.ops().device().synchronize()?;
+    drop(observer);
     Ok(started.elapsed().as_secs_f64())
 }
 

@@ -4,9 +4,9 @@
 use candle_core::Tensor;
 
 use super::config::NormOver;
-use super::kv_cache::KeysValues;
+use super::kv_cache::KvCache;
 use super::loader::LayerLoader;
-use super::observer::{AttentionObserver, Projected};
+use super::observer::{AttentionObserver, Projected, ValueNorms};
 use super::ops::{AttentionShape, HeadNorms, Linear, Ops};
 use super::parameter::LayerModule;
 use super::step::Step;
@@ -74,7 +74,7 @@ impl Attention {
         ops: &Ops,
         normed: &Tensor,
         step: &Step,
-        cache: &mut KeysValues,
+        cache: &mut KvCache,
         mut observer: Option<&mut dyn AttentionObserver>,
     ) -> Result<Tensor> {
         // [tokens, (heads + 2 · kv_heads) · head_dim]
@@ -90,8 +90,23 @@ impl Attention {
         {
             self.lend(&projected, step, *observer)?;
         }
-        ops.append(&projected, &self.shape, step, cache, self.layer)?;
-        ops.attention(&projected, &self.shape, step, cache, self.layer, observer)
+        let (layer, head_dim) = (self.layer, self.shape.head_dim);
+        ops.append(&projected, &self.shape, step, &mut cache.store, layer)?;
+        if let Some(observer) = observer.as_mut().filter(|observer| observer.wants_value_norms(layer)) {
+            let norms = ops.value_norms(&projected, &self.shape, &self.output)?;
+            let (first, heads, positions) = (step.depth, self.shape.heads, step.tokens);
+            observer.observe_value_norms(ValueNorms { layer, first, heads, positions, norms: &norms })?;
+        }
+        let mut level = None;
+        if let Some(silencer) = &cache.silencer {
+            (projected, level) = silencer.level(layer, projected, step, head_dim)?;
+        }
+        let step = level.as_ref().unwrap_or(step);
+        let attended = ops.attention(&projected, &self.shape, step, &cache.store, layer, observer)?;
+        match &mut cache.silencer {
+            Some(silencer) => silencer.replace(layer, attended, step, head_dim),
+            None => Ok(attended),
+        }
     }
 
     /// The output projection of what the heads found: `[tokens, hidden]`.

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::attention::Attention;
 use super::config::NormPlacement;
 use super::experts::ExpertMlp;
-use super::kv_cache::KeysValues;
+use super::kv_cache::KvCache;
 use super::loader::LayerLoader;
 use super::mlp::Mlp;
 use super::observer::AttentionObserver;
@@ -72,7 +72,7 @@ impl Block {
         ops: &Ops,
         hidden: &Tensor,
         step: &Step,
-        cache: &mut KeysValues,
+        cache: &mut KvCache,
         observer: Option<&mut dyn AttentionObserver>,
         last_only: bool,
     ) -> Result<Tensor> {

@@ -1,8 +1,8 @@
 //! The decoder: tokens → embedding → blocks → norm → logits. [`Decoder::forward`] is the only
-//! forward pass there is; an encoder's stops before the logits.
+//! forward pass there is ([`stream`](super::stream) has its parts); an encoder's stops before the logits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use candle_core::Tensor;
 
@@ -165,62 +165,26 @@ impl Decoder {
     /// (with the layer's name), a second step of an encoder, or what the observer answers.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, request: Forward<'_>) -> Result<Tensor> {
         let Forward { mask, logits, mut observer, interrupt, text_length } = request;
-        self.check_tokens(tokens)?;
-        if !cache.fits(&self.config, &self.ops) {
-            return Err(Error::Usage("this cache was made by another decoder".into()));
-        }
-        cache.reserve(tokens.len())?;
-        if self.config.is_encoder() && !cache.is_empty() {
-            return Err(Error::Usage(
-                "an encoder reads its whole text in one step: start with an empty cache".into(),
-            ));
-        }
-        let text_length = text_length.max(cache.len() + tokens.len());
-        if self.config.rotaries.iter().any(|rotary| rotary.outgrown(cache.text_length(), text_length))
-            && !cache.is_empty()
-        {
-            let held = cache.tokens().to_vec();
-            cache.truncate(0);
-            let again = Forward { mask, interrupt: interrupt.clone(), text_length, ..Forward::default() };
-            self.forward(&held, cache, again)?;
-        }
-        let step = self.step(tokens.len(), cache.len(), mask.unwrap_or(self.config.mask), text_length);
+        let interrupt = interrupt.as_ref();
+        let mut stream = self.enter(tokens, cache, mask, text_length, interrupt)?;
         if let Some(observer) = &mut observer {
-            let keys = step.depth + step.tokens;
-            observer.begin_step(StepShape { first_query: step.depth, queries: step.tokens, keys })?;
+            let (first_query, queries) = (stream.step.depth, stream.step.tokens);
+            observer.begin_step(StepShape { first_query, queries, keys: first_query + queries })?;
         }
-
-        let mut hidden = self.embedding.forward(&self.ops, tokens, step.depth)?; // [tokens, hidden]
-        self.check_finite(&hidden, &step, || "the embedding".into())?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            if interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-                return Err(Error::Interrupted);
-            }
-            let observer: Option<&mut dyn AttentionObserver> = match &mut observer {
-                Some(observer) if observer.wants(layer) => Some(&mut **observer),
-                _ => None,
-            };
-            let last_only = logits == LogitRows::Last && layer + 1 == self.blocks.len();
-            hidden = block.forward(&self.ops, &hidden, &step, &mut cache.store, observer, last_only)?;
-            self.check_finite(&hidden, &step, || format!("layer {layer}"))?;
-        }
-        if logits == LogitRows::Last {
-            hidden = self.ops.last_row(&hidden)?; // [1, hidden]
-        }
-        let hidden = self.ops.norm(&hidden, self.final_norm.as_ref())?;
-        let out = if self.config.is_encoder() { hidden } else { self.logits(hidden)? };
-        let place = if self.config.is_encoder() { "the last norm" } else { "the output head" };
-        self.check_finite(&out, &step, || place.into())?;
-
+        let layers = 0..self.config.layers;
+        let seen = observer.as_mut().map(|observer| &mut **observer as &mut dyn AttentionObserver);
+        stream = self.pass_for(logits, &stream, layers, cache, seen, interrupt)?;
+        let rows = 0..if logits == LogitRows::Last { 1 } else { tokens.len() };
+        let out = self.read(&stream, rows)?;
         if let Some(observer) = &mut observer {
             observer.end_step()?;
         }
-        cache.advance(tokens, text_length);
+        self.commit(tokens, &stream, cache);
         Ok(out)
     }
 
     /// What is fed, and behind what.
-    fn step(&self, tokens: usize, depth: usize, mask: Mask, text_length: usize) -> Step {
+    pub(super) fn step(&self, tokens: usize, depth: usize, mask: Mask, text_length: usize) -> Step {
         let angles = |(rotary, fixed): (&Rotary, &Frequencies)| match rotary.depends_on_length() {
             true => rotary.frequencies(text_length).angles(depth, tokens),
             false => fixed.angles(depth, tokens),
@@ -235,8 +199,21 @@ impl Decoder {
         }
     }
 
+    /// `[tokens, hidden]`, for tokens from position `first` on.
+    pub(super) fn embed(&self, tokens: &[u32], first: usize) -> Result<Tensor> {
+        self.embedding.forward(&self.ops, tokens, first)
+    }
+
+    pub(super) fn block(&self, layer: usize) -> &Block {
+        &self.blocks[layer]
+    }
+
+    pub(super) fn last_norm(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.ops.norm(hidden, self.final_norm.as_ref())
+    }
+
     /// `[rows, hidden]` → `[rows, vocabulary]`.
-    fn logits(&self, mut hidden: Tensor) -> Result<Tensor> {
+    pub(super) fn logits(&self, mut hidden: Tensor) -> Result<Tensor> {
         if let Some(projection) = &self.output_projection {
             hidden = self.ops.linear(&hidden, projection)?;
         }
@@ -248,7 +225,7 @@ impl Decoder {
         self.ops.soft_cap(logits, self.config.logit_cap)
     }
 
-    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+    pub(super) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
         if tokens.is_empty() {
             return Err(Error::Usage("a step needs at least one token".into()));
         }
@@ -258,7 +235,12 @@ impl Decoder {
         }
     }
 
-    fn check_finite(&self, values: &Tensor, step: &Step, place: impl Fn() -> String) -> Result<()> {
+    pub(super) fn check_finite(
+        &self,
+        values: &Tensor,
+        step: &Step,
+        place: impl Fn() -> String,
+    ) -> Result<()> {
         if self.ops.all_finite(values)? {
             return Ok(());
         }

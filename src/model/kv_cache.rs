@@ -5,6 +5,7 @@ use candle_core::{DType, Tensor};
 use half::f16;
 
 use super::config::ModelConfig;
+use super::intervention::{HeadIntervention, Silencer};
 use super::ops::Ops;
 use crate::error::{Error, Result};
 use crate::kernels::cache::{Cache, CachePart, CacheType};
@@ -17,6 +18,8 @@ pub struct KvCache {
     capacity: usize,
     /// Tokens of the text that the keys' positions were chosen for.
     text_length: usize,
+    /// What is changed in the sequence's heads.
+    pub(super) silencer: Option<Silencer>,
 }
 
 /// Keys and values of every layer, in the order that the device's attention reads.
@@ -28,7 +31,7 @@ pub(super) enum KeysValues {
 
 impl KvCache {
     pub(super) fn new(store: KeysValues, held: CacheType, capacity: usize) -> KvCache {
-        KvCache { store, tokens: vec![], held, capacity, text_length: 0 }
+        KvCache { store, tokens: vec![], held, capacity, text_length: 0, silencer: None }
     }
 
     /// Positions held.
@@ -64,10 +67,28 @@ impl KvCache {
         self.tokens.truncate(len);
     }
 
+    /// Silences heads in all that this sequence will read, or with an empty intervention none.
+    ///
+    /// # Errors
+    /// If it holds positions already: they were read with other heads.
+    pub fn silence(&mut self, intervention: HeadIntervention) -> Result<()> {
+        if !self.is_empty() {
+            return Err(Error::Usage("heads are silenced before a sequence's first token".into()));
+        }
+        self.silencer = (!intervention.is_empty()).then(|| Silencer::new(intervention));
+        Ok(())
+    }
+
+    /// Whether heads are silenced.
+    pub fn is_silenced(&self) -> bool {
+        self.silencer.is_some()
+    }
+
     /// Whether the cache was made for a model of these sizes, and by these operations.
     pub(super) fn fits(&self, config: &ModelConfig, ops: &Ops) -> bool {
         let kernels = ops.uses_kernels();
-        if self.held != ops.cache_type() {
+        let silencer_fits = |silencer: &Silencer| silencer.intervention.fits(config);
+        if self.held != ops.cache_type() || !self.silencer.as_ref().is_none_or(silencer_fits) {
             return false;
         }
         match &self.store {

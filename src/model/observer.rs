@@ -1,5 +1,7 @@
 //! How a caller sees attention as it happens: the model calls the trait, the caller implements it.
 
+use std::ops::Range;
+
 use crate::error::Result;
 
 /// One forward pass, as an observer sees it.
@@ -53,6 +55,20 @@ pub struct Projected<'a> {
     pub rows: &'a [f32],
 }
 
+/// How much of each position's value a head passes on: the norm of what key *j* adds to the stream at
+/// weight 1, ‖vⱼ W_O‖ (Kobayashi et al. 2020; the part of the output projection that the head meets,
+/// without its bias).
+#[derive(Clone, Copy, Debug)]
+pub struct ValueNorms<'a> {
+    pub layer: usize,
+    /// The first position; the step's positions, no earlier ones.
+    pub first: usize,
+    pub heads: usize,
+    pub positions: usize,
+    /// `[heads, positions]`
+    pub norms: &'a [f32],
+}
+
 /// Receives attention maps while the model runs.
 ///
 /// Rows come in blocks of queries, every layer's blocks in order, and layers in order. An error
@@ -60,6 +76,12 @@ pub struct Projected<'a> {
 pub trait AttentionObserver {
     /// Asked before a layer does any work; `false` keeps it from making a map at all.
     fn wants(&self, layer: usize) -> bool;
+
+    /// Asked before a block of queries of a layer that is wanted, by their positions; `false` leaves
+    /// them out. A block that is wanted comes whole.
+    fn wants_queries(&self, _layer: usize, _queries: Range<usize>) -> bool {
+        true
+    }
 
     /// Receives rows of a layer.
     ///
@@ -78,6 +100,19 @@ pub trait AttentionObserver {
     /// # Errors
     /// The observer's own.
     fn projected(&mut self, _rows: Projected<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether a layer's [`ValueNorms`] are wanted too; they cost about what its output projection does.
+    fn wants_value_norms(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives the norms of a layer's values at the step's positions, before the layer's rows.
+    ///
+    /// # Errors
+    /// The observer's own.
+    fn observe_value_norms(&mut self, _norms: ValueNorms<'_>) -> Result<()> {
         Ok(())
     }
 

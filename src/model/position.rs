@@ -84,6 +84,7 @@ pub struct Frequencies {
 }
 
 /// Cosines and sines of consecutive positions, each `[positions, dims/2]`.
+#[derive(Clone)]
 pub struct Angles {
     pub cosines: Vec<f32>,
     pub sines: Vec<f32>,

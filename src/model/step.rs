@@ -4,6 +4,7 @@ use super::mask::Mask;
 use super::position::Angles;
 
 /// What is fed, and behind what.
+#[derive(Clone)]
 pub(super) struct Step {
     /// Positions in the cache when the step starts.
     pub depth: usize,

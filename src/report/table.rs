@@ -19,6 +19,8 @@ pub struct MapTable<'a> {
     pub keys: usize,
     /// Position of the first query.
     pub first_query: usize,
+    /// From one query to the next.
+    pub stride: usize,
     /// Of every key's position (and so of every query's).
     pub labels: &'a [String],
     /// Whether cells behind a query's position are masked.
@@ -26,6 +28,8 @@ pub struct MapTable<'a> {
     pub colour: ColourDepth,
     /// Whether ranges that are asked for are cut to the width and height too.
     pub clip: bool,
+    /// The weight that is shown brightest: 1, or of a view whose rows do not sum to 1 its largest.
+    pub brightest: f32,
 }
 
 /// Ranges of positions to show; `None` means as many as fit from the first on.
@@ -36,9 +40,10 @@ pub struct Window {
 }
 
 impl MapTable<'_> {
-    /// The positions of the queries.
+    /// From the first query's position to behind the last's.
     pub fn queries(&self) -> Range<usize> {
-        self.first_query..self.first_query + self.weights.len() / self.keys
+        let rows = self.weights.len() / self.keys;
+        self.first_query..self.first_query + rows.saturating_sub(1) * self.stride + rows.min(1)
     }
 
     /// The table, in at most `width` columns and `height` lines where the window leaves a choice.
@@ -56,7 +61,7 @@ impl MapTable<'_> {
                 range.start..range.end.min(range.start + count)
             }
         };
-        let queries = fitting(&window.queries, self.queries(), rows);
+        let queries = fitting(&window.queries, self.queries(), rows * self.stride);
         // Of a later step, the keys next to its queries; of a prompt, the first.
         let last = self.keys.saturating_sub(columns);
         let whole = if self.first_query > 0 { last..self.keys } else { 0..self.keys };
@@ -68,7 +73,8 @@ impl MapTable<'_> {
         };
         let _ = writeln!(out, "{}{}", " ".repeat(margin), dim(&header(&|key| key.to_string()), self.colour));
         let _ = writeln!(out, "{}{}", " ".repeat(margin), header(&|key| self.labels[key].clone()));
-        for query in queries.clone() {
+        let shown = |query: &usize| (query - self.first_query).is_multiple_of(self.stride);
+        for query in queries.clone().filter(shown) {
             let number = dim(&right(&query.to_string(), number_width), self.colour);
             let name = left(&cut(&self.labels[query], label_width), label_width);
             let cells: String = keys.clone().map(|key| self.cell(query, key)).collect();
@@ -92,8 +98,11 @@ impl MapTable<'_> {
         if self.causal && key > query {
             return dim(&right("·", CELL), self.colour);
         }
-        let weight = self.weights[(query - self.first_query) * self.keys + key];
-        format!(" {}", shaded(&right(&format!("{weight:.2}"), CELL - 1), weight, self.colour))
+        let weight = self.weights[(query - self.first_query) / self.stride * self.keys + key];
+        // Four characters of a number, however large.
+        let decimals = 2 - (weight >= 10.0) as usize - (weight >= 100.0) as usize;
+        let number = right(&format!("{weight:.decimals$}"), CELL - 1);
+        format!(" {}", shaded(&number, weight / self.brightest, self.colour))
     }
 }
 
@@ -109,7 +118,8 @@ mod tests {
         [1.0, 0.0, 0.0, 0.0, 0.75, 0.25, 0.0, 0.0, 0.5, 0.25, 0.25, 0.0, 0.125, 0.125, 0.25, 0.5];
 
     fn table(labels: &[String], colour: ColourDepth) -> MapTable<'_> {
-        MapTable { weights: &WEIGHTS, keys: 4, first_query: 0, labels, causal: true, colour, clip: false }
+        let (keys, first_query, stride, causal, clip, brightest) = (4, 0, 1, true, false, 1.0);
+        MapTable { weights: &WEIGHTS, keys, first_query, stride, labels, causal, colour, clip, brightest }
     }
 
     #[test]

@@ -49,7 +49,15 @@ impl Case {
         })
         .unwrap();
         let keys_at = self.heads * self.head_dim;
-        cache.write(LAYER, 0, rows, self.row_len(), keys_at, keys_at + self.kv_heads * self.head_dim);
+        cache.write(
+            &Pool::new(2),
+            LAYER,
+            0,
+            rows,
+            self.row_len(),
+            keys_at,
+            keys_at + self.kv_heads * self.head_dim,
+        );
         cache
     }
 
@@ -139,7 +147,7 @@ impl Case {
     }
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 16] = [
     Case {
         heads: 4,
         kv_heads: 2,
@@ -272,6 +280,50 @@ const CASES: [Case; 12] = [
         cap: None,
         biased: false,
     },
+    Case {
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        depth: 1000,
+        tokens: 1,
+        causal: true,
+        window: None,
+        cap: None,
+        biased: false,
+    },
+    Case {
+        heads: 2,
+        kv_heads: 2,
+        head_dim: 96,
+        depth: 777,
+        tokens: 4,
+        causal: true,
+        window: Some(500),
+        cap: Some(3.0),
+        biased: true,
+    },
+    Case {
+        heads: 8,
+        kv_heads: 1,
+        head_dim: 64,
+        depth: 513,
+        tokens: 8,
+        causal: true,
+        window: None,
+        cap: None,
+        biased: true,
+    },
+    Case {
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 72,
+        depth: 0,
+        tokens: 290,
+        causal: false,
+        window: None,
+        cap: Some(4.0),
+        biased: true,
+    },
 ];
 
 #[test]
@@ -333,6 +385,62 @@ fn threads_capture_and_company_do_not_change_a_bit() {
                 let query = case.queries(&rows, bias.as_deref(), case.depth + token, 1);
                 attend(isa, &pool, &cache, LAYER, query, &mut alone, None);
                 assert_eq!(alone, expected[token * width..(token + 1) * width], "{isa}: token {token} alone");
+            }
+        }
+    }
+}
+
+/// What a narrow cache is: its values are widened exactly, wherever a kernel does it.
+#[test]
+fn a_narrow_cache_gives_the_bits_of_an_f32_cache_of_the_rounded_values() {
+    let pool = Pool::new(2);
+    for isa in Isa::available() {
+        for (number, case) in CASES.iter().enumerate() {
+            let (rows, bias) = (case.rows(), case.bias());
+            let queries = case.queries(&rows, bias.as_deref(), case.depth, case.tokens);
+            let attended = |cache: &Cache| {
+                let mut out = vec![f32::NAN; case.tokens * case.heads * case.head_dim];
+                attend(isa, &pool, cache, LAYER, queries, &mut out, None);
+                out
+            };
+            for held in [CacheType::F16, CacheType::Q8_0] {
+                let rounded = case.cache(&case.rounded(&rows, held), CacheType::F32);
+                let narrow = attended(&case.cache(&rows, held));
+                assert_eq!(narrow, attended(&rounded), "{isa} {held:?} case {number}");
+            }
+        }
+    }
+}
+
+/// Rows of a block, of a tile, and a token alone that meet different parts of the last chunk.
+#[test]
+fn a_prompt_in_pieces_of_any_size_gives_the_same_bits() {
+    let case = Case {
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 40,
+        depth: 0,
+        tokens: 530,
+        causal: true,
+        window: Some(270),
+        cap: None,
+        biased: true,
+    };
+    let (rows, bias) = (case.rows(), case.bias());
+    for (isa, held) in Isa::available().into_iter().flat_map(|isa| HELD.map(|held| (isa, held))) {
+        let cache = case.cache(&rows, held);
+        let width = case.heads * case.head_dim;
+        let mut whole = vec![0f32; case.tokens * width];
+        let queries = case.queries(&rows, bias.as_deref(), 0, case.tokens);
+        attend(isa, &Pool::new(2), &cache, LAYER, queries, &mut whole, None);
+        for (threads, piece) in [(1, 100), (2, 7), (3, 64)] {
+            let pool = Pool::new(threads);
+            for first in (0..case.tokens).step_by(piece) {
+                let tokens = piece.min(case.tokens - first);
+                let mut out = vec![0f32; tokens * width];
+                let queries = case.queries(&rows, bias.as_deref(), first, tokens);
+                attend(isa, &pool, &cache, LAYER, queries, &mut out, None);
+                assert_eq!(out, whole[first * width..][..out.len()], "{isa} {held:?} {piece} from {first}");
             }
         }
     }

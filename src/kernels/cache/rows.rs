@@ -1,8 +1,10 @@
 //! Keys and values taken out of the cache and put back bit for bit, as rows of one position each:
 //! an order that does not depend on the capacity, in which they can be kept in files.
 
-use super::{Cache, CachePart, CacheShape, CacheType, ElementType, PANEL, pack_row, put_lane};
-use crate::kernels::quantized_panel::unpack_row;
+use super::{
+    BLOCK, Cache, CachePart, CacheShape, CacheType, GROUP, PANEL, SCALES, put_key_block, put_lane,
+    put_value_block,
+};
 
 impl Cache {
     /// Appends the rows of a layer's first `count` positions to `out`: `[kv_heads][count]` rows of
@@ -30,7 +32,8 @@ impl Cache {
                     CachePart::Values => {
                         for (panel, row) in row.chunks_mut(shape.value_row()).enumerate() {
                             let start = shape.value_start(head, panel, position);
-                            row.copy_from_slice(&values[start..start + row.len()]);
+                            let group = &values[start..start + PANEL * shape.value_row()];
+                            shape.copy_value(group, position % PANEL, row);
                         }
                     }
                 }
@@ -59,7 +62,8 @@ impl Cache {
                     CachePart::Values => {
                         for (panel, row) in row.chunks(shape.value_row()).enumerate() {
                             let start = shape.value_start(head, panel, position);
-                            values[start..start + row.len()].copy_from_slice(row);
+                            let group = &mut values[start..start + PANEL * shape.value_row()];
+                            shape.put_value(row, group, position % PANEL);
                         }
                     }
                 }
@@ -73,7 +77,20 @@ impl CacheShape {
         match self.held {
             CacheType::F32 => put_lane(row.as_chunks::<4>().0.iter().copied(), panel, lane),
             CacheType::F16 => put_lane(row.as_chunks::<2>().0.iter().copied(), panel, lane),
-            CacheType::Q8_0 => pack_row(ElementType::Q8_0, row, panel, lane),
+            CacheType::Q8_0 => {
+                for (block, group) in row.chunks_exact(BLOCK).zip(panel.chunks_exact_mut(GROUP)) {
+                    put_key_block(block, group, lane);
+                }
+            }
+        }
+    }
+
+    fn put_value(&self, row: &[u8], group: &mut [u8], position: usize) {
+        match self.held {
+            CacheType::F32 | CacheType::F16 => {
+                group[position * self.value_row()..][..row.len()].copy_from_slice(row);
+            }
+            CacheType::Q8_0 => put_value_block(row, group, position),
         }
     }
 
@@ -81,10 +98,32 @@ impl CacheShape {
         let size = match self.held {
             CacheType::F32 => 4,
             CacheType::F16 => 2,
-            CacheType::Q8_0 => return unpack_row(panel, lane, row),
+            CacheType::Q8_0 => {
+                for (group, block) in panel.chunks_exact(GROUP).zip(row.chunks_exact_mut(BLOCK)) {
+                    let (scales, rows) = group.split_at(SCALES);
+                    block[..2].copy_from_slice(&scales[2 * lane..2 * lane + 2]);
+                    for (row, value) in rows.chunks_exact(PANEL).zip(&mut block[2..]) {
+                        *value = row[lane];
+                    }
+                }
+                return;
+            }
         };
         for (column, out) in panel.chunks_exact(PANEL * size).zip(row.chunks_exact_mut(size)) {
             out.copy_from_slice(&column[lane * size..(lane + 1) * size]);
+        }
+    }
+
+    fn copy_value(&self, group: &[u8], position: usize, row: &mut [u8]) {
+        match self.held {
+            CacheType::F32 | CacheType::F16 => {
+                row.copy_from_slice(&group[position * self.value_row()..][..row.len()]);
+            }
+            CacheType::Q8_0 => {
+                let (scales, rows) = group.split_at(SCALES);
+                row[..2].copy_from_slice(&scales[2 * position..2 * position + 2]);
+                row[2..].copy_from_slice(&rows[position * PANEL..(position + 1) * PANEL]);
+            }
         }
     }
 }
@@ -92,6 +131,7 @@ impl CacheShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Pool;
 
     /// Numbers without a pattern, `[positions][keys ‖ values]`.
     fn rows(shape: CacheShape, positions: usize) -> Vec<f32> {
@@ -111,7 +151,7 @@ mod tests {
                     for layer in 0..2 {
                         let rows = rows(shape, 90);
                         let rows = &rows[layer * 20 * width..][..positions * width];
-                        cache.write(layer, 0, rows, width, 0, values_at);
+                        cache.write(&Pool::new(2), layer, 0, rows, width, 0, values_at);
                     }
                     cache
                 };

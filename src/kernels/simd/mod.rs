@@ -178,6 +178,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn round(a: Self::Vector) -> Self::Vector;
     /// 2ⁿ for integral n in −126..=127.
     unsafe fn power_of_two(n: Self::Vector) -> Self::Vector;
+    /// (n, m) with x = 2ⁿ·m and m in √½..√2, for positive x that are not subnormal; (−127, 1) for 0.
+    unsafe fn split(x: Self::Vector) -> (Self::Vector, Self::Vector);
     /// 0 where `x < limit`, `value` elsewhere (also where `x` is NaN).
     unsafe fn zero_below(x: Self::Vector, limit: Self::Vector, value: Self::Vector) -> Self::Vector;
     unsafe fn sum(a: Self::Vector) -> f32;
@@ -189,8 +191,6 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_bytes(from: *const u8) -> Self::Bytes;
     /// The same four bytes in each lane.
     unsafe fn splat_bytes(from: *const i8) -> Self::Bytes;
-    /// The first byte of each lane, the second, the third and the fourth, as numbers of 0 to 255.
-    unsafe fn columns(a: Self::Bytes) -> [Self::Vector; 4];
     /// The low four bits of each byte, and the high ones.
     unsafe fn nibbles(a: Self::Bytes) -> (Self::Bytes, Self::Bytes);
     /// `sum + Σ weight · x` over each lane's four bytes; weights of 0 to 15, x of −127 to 127.
@@ -199,22 +199,51 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn dot_bytes(sum: Self::Integers, weights: Self::Bytes, x: Self::Bytes) -> Self::Integers;
 
     /// eˣ, relative error below 2⁻²²; 0 below −87.3 (and for −∞), e⁸⁸ above 88, NaN for NaN.
-    ///
-    /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial of degree 7.
     #[inline(always)]
     unsafe fn exp(x: Self::Vector) -> Self::Vector {
         let lowest = Self::splat(-87.3);
         // In this order of operands, a NaN goes through.
         let clamped = Self::negate(Self::max(Self::splat(-88.0), Self::negate(Self::max(lowest, x))));
-        let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
+        Self::zero_below(x, lowest, Self::exp_inside(clamped))
+    }
+
+    /// [`exp`](Self::exp) of a number that is not above 0, or NaN.
+    #[inline(always)]
+    unsafe fn exp_below(x: Self::Vector) -> Self::Vector {
+        Self::zero_below(x, Self::splat(-87.3), Self::exp_inside(x))
+    }
+
+    /// eˣ for −87.3 ≤ x ≤ 88; NaN for NaN.
+    ///
+    /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial of degree 7.
+    #[inline(always)]
+    unsafe fn exp_inside(x: Self::Vector) -> Self::Vector {
+        let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
         // ln 2 in two parts, the first with trailing zeros, so that n·ln 2 loses nothing.
-        let r = Self::fma(n, Self::splat(-0.693_359_4), clamped);
+        let r = Self::fma(n, Self::splat(-0.693_359_4), x);
         let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
         let mut p = Self::splat(1.0 / 5040.0);
         for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
             p = Self::fma(p, r, Self::splat(coefficient));
         }
-        Self::zero_below(x, lowest, Self::mul(p, Self::power_of_two(n)))
+        Self::mul(p, Self::power_of_two(n))
+    }
+
+    /// The natural logarithm of positive numbers that are not subnormal, relative error below 2⁻²¹ but
+    /// near 1, where the absolute error is below 2⁻²³; −88.03 for 0.
+    ///
+    /// ln x = n·ln 2 + ln m, and ln m = 2·artanh((m − 1)/(m + 1)) by its Taylor polynomial of degree 9.
+    #[inline(always)]
+    unsafe fn ln(x: Self::Vector) -> Self::Vector {
+        let (n, m) = Self::split(x);
+        let one = Self::splat(1.0);
+        let s = Self::div(Self::add(m, Self::splat(-1.0)), Self::add(m, one));
+        let square = Self::mul(s, s);
+        let mut p = Self::splat(2.0 / 9.0);
+        for coefficient in [2.0 / 7.0, 2.0 / 5.0, 2.0 / 3.0, 2.0] {
+            p = Self::fma(p, square, Self::splat(coefficient));
+        }
+        Self::fma(n, Self::splat(std::f32::consts::LN_2), Self::mul(p, s))
     }
 
     #[inline(always)]
@@ -222,6 +251,9 @@ pub(super) trait Simd: Copy + 'static {
         Self::mul(a, Self::splat(-1.0))
     }
 }
+
+/// The bits of √½.
+const ROOT_HALF: i32 = 0x3f35_04f3;
 
 /// Arrays of eight: whatever the compiler makes of them on this architecture.
 #[derive(Clone, Copy)]
@@ -307,6 +339,14 @@ impl Simd for Plain {
         n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
+    unsafe fn split(x: [f32; 8]) -> ([f32; 8], [f32; 8]) {
+        let exponent = x.map(|x| (x.to_bits() as i32 - ROOT_HALF) >> 23);
+        let mantissa = std::array::from_fn(|lane| {
+            f32::from_bits((x[lane].to_bits() as i32 - (exponent[lane] << 23)) as u32)
+        });
+        (exponent.map(|n| n as f32), mantissa)
+    }
+    #[inline(always)]
     unsafe fn zero_below(x: [f32; 8], limit: [f32; 8], value: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|lane| if x[lane] < limit[lane] { 0.0 } else { value[lane] })
     }
@@ -334,10 +374,6 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> [[u8; 4]; 8] {
         [from.cast::<[u8; 4]>().read_unaligned(); 8]
-    }
-    #[inline(always)]
-    unsafe fn columns(a: [[u8; 4]; 8]) -> [[f32; 8]; 4] {
-        std::array::from_fn(|column| a.map(|bytes| f32::from(bytes[column])))
     }
     #[inline(always)]
     unsafe fn nibbles(a: [[u8; 4]; 8]) -> ([[u8; 4]; 8], [[u8; 4]; 8]) {
@@ -382,6 +418,33 @@ mod tests {
                 let expected = f64::from(*x).exp();
                 let relative = (f64::from(*y) - expected).abs() / expected;
                 assert!(relative < 2f64.powi(-22), "{isa}: exp({x}) = {y}, relative error {relative:e}");
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn ln_body<S: Simd>(values: &[f32], out: &mut [f32]) {
+        for (from, to) in values.chunks_exact(S::LANES).zip(out.chunks_exact_mut(S::LANES)) {
+            S::store(to.as_mut_ptr(), S::ln(S::load(from.as_ptr())));
+        }
+    }
+    dispatch!(fn ln_all = self::ln_body [] (values: &[f32], out: &mut [f32]));
+
+    #[test]
+    fn ln_is_within_its_bound_on_every_tier() {
+        let mut values: Vec<f32> = (0..16_000).map(|i| f32::from_bits(0x0080_0000 + i * 130_000)).collect();
+        values[0] = 0.0;
+        values[1] = 1.0;
+        for isa in Isa::available() {
+            let mut out = vec![f32::NAN; values.len()];
+            // SAFETY: both slices are the same whole number of vectors long.
+            unsafe { ln_all(isa, &values, &mut out) };
+            assert!(out[0] < -88.0 && out[0].is_finite(), "{isa}: ln(0) = {}", out[0]);
+            assert_eq!(out[1], 0.0, "{isa}");
+            for (x, y) in values.iter().zip(&out).skip(1) {
+                let expected = f64::from(*x).ln();
+                let bound = expected.abs() * 2f64.powi(-21) + 2f64.powi(-23);
+                assert!((f64::from(*y) - expected).abs() < bound, "{isa}: ln({x:e}) = {y} for {expected}");
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{ROOT_HALF, Simd};
 
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx2;
@@ -78,6 +78,13 @@ impl Simd for Avx2 {
         _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23))
     }
     #[inline(always)]
+    unsafe fn split(x: __m256) -> (__m256, __m256) {
+        let bits = _mm256_castps_si256(x);
+        let n = _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(ROOT_HALF)), 23);
+        let mantissa = _mm256_sub_epi32(bits, _mm256_slli_epi32(n, 23));
+        (_mm256_cvtepi32_ps(n), _mm256_castsi256_ps(mantissa))
+    }
+    #[inline(always)]
     unsafe fn zero_below(x: __m256, limit: __m256, value: __m256) -> __m256 {
         _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), value)
     }
@@ -108,16 +115,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> __m256i {
         _mm256_set1_epi32(from.cast::<i32>().read_unaligned())
-    }
-    #[inline(always)]
-    unsafe fn columns(a: __m256i) -> [__m256; 4] {
-        let low = _mm256_set1_epi32(255);
-        [
-            _mm256_cvtepi32_ps(_mm256_and_si256(a, low)),
-            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(a, 8), low)),
-            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(a, 16), low)),
-            _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 24)),
-        ]
     }
     #[inline(always)]
     unsafe fn nibbles(a: __m256i) -> (__m256i, __m256i) {
@@ -211,6 +208,13 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
         _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23))
     }
     #[inline(always)]
+    unsafe fn split(x: __m512) -> (__m512, __m512) {
+        let bits = _mm512_castps_si512(x);
+        let n = _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(ROOT_HALF)), 23);
+        let mantissa = _mm512_sub_epi32(bits, _mm512_slli_epi32(n, 23));
+        (_mm512_cvtepi32_ps(n), _mm512_castsi512_ps(mantissa))
+    }
+    #[inline(always)]
     unsafe fn zero_below(x: __m512, limit: __m512, value: __m512) -> __m512 {
         _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value)
     }
@@ -237,16 +241,6 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> __m512i {
         _mm512_set1_epi32(from.cast::<i32>().read_unaligned())
-    }
-    #[inline(always)]
-    unsafe fn columns(a: __m512i) -> [__m512; 4] {
-        let low = _mm512_set1_epi32(255);
-        [
-            _mm512_cvtepi32_ps(_mm512_and_si512(a, low)),
-            _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a, 8), low)),
-            _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a, 16), low)),
-            _mm512_cvtepi32_ps(_mm512_srli_epi32(a, 24)),
-        ]
     }
     #[inline(always)]
     unsafe fn nibbles(a: __m512i) -> (__m512i, __m512i) {

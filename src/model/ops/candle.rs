@@ -10,7 +10,7 @@ use crate::kernels::cache::CacheType;
 use crate::kernels::elementwise::{Activation, NormKind};
 use crate::kernels::matmul::ElementType;
 use crate::kernels::quantize::quantized;
-use crate::kernels::quantized_rows::GROUP;
+use crate::kernels::quantized_rows::{GROUP, OUTLIER};
 
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows};
@@ -33,7 +33,7 @@ pub(super) fn matmul(input: &Tensor, matrices: &[CandleMatrix]) -> Result<Tensor
 }
 
 /// Values as quantised weights meet them: of each group of 32, the nearest multiples of its largest
-/// value / 127; and in groups above the mean of the row, so for what that leaves.
+/// value / 127; and in groups far above the mean of the row, so for what that leaves.
 fn rounded(input: &Tensor) -> Result<Tensor> {
     let (tokens, width) = input.dims2()?;
     let groups = input.reshape((tokens, width / GROUP, GROUP))?;
@@ -43,7 +43,7 @@ fn rounded(input: &Tensor) -> Result<Tensor> {
         Ok(integers.broadcast_mul(&scale)?)
     };
     let sizes = groups.abs()?.max_keepdim(D::Minus1)?;
-    let large = sizes.broadcast_gt(&sizes.mean_keepdim(1)?)?.to_dtype(DType::F32)?;
+    let large = sizes.broadcast_gt(&(sizes.mean_keepdim(1)? * f64::from(OUTLIER))?)?.to_dtype(DType::F32)?;
     let near = nearest(&groups)?;
     let left = nearest(&(groups - &near)?)?.broadcast_mul(&large)?;
     Ok((near + left)?.reshape((tokens, width))?)

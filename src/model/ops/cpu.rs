@@ -14,8 +14,11 @@ use crate::model::observer::{AttentionObserver, AttentionRows};
 use crate::model::position::Angles;
 use crate::model::step::Step;
 
-/// Queries whose maps are made at a time while an observer looks: bounds the memory they take.
+/// Queries whose maps are made at a time while an observer looks, at most: their weights stay in the
+/// cache until they have been looked at.
 const OBSERVED_QUERIES: usize = 64;
+/// Bounds the memory of those maps where there are very many keys.
+const OBSERVED_WEIGHTS: usize = 2 << 20;
 
 /// Lends the memory of a contiguous f32 tensor.
 pub(super) fn read<R>(tensor: &Tensor, use_it: impl FnOnce(&[f32]) -> R) -> Result<R> {
@@ -37,6 +40,13 @@ pub(super) fn embed(table: &PackedMatrix, tokens: &[u32]) -> Result<Tensor> {
         table.copy_row(*token as usize, out);
     }
     tensor(out, tokens.len(), width)
+}
+
+pub(super) fn dense(matrix: &PackedMatrix) -> Result<Tensor> {
+    let (rows, columns) = (matrix.rows(), matrix.columns());
+    let mut out = vec![0f32; rows * columns];
+    out.chunks_exact_mut(columns).enumerate().for_each(|(row, out)| matrix.copy_row(row, out));
+    tensor(out, rows, columns)
 }
 
 pub(super) fn matmul(isa: Isa, pool: &Pool, input: &Tensor, weights: &PackedMatrix) -> Result<Tensor> {
@@ -150,6 +160,7 @@ fn rows<'s>(storage: &'s mut CpuStorage, layout: &Layout) -> candle_core::Result
 }
 
 pub(super) fn append(
+    pool: &Pool,
     rows: &Tensor,
     shape: &AttentionShape,
     step: &Step,
@@ -158,7 +169,7 @@ pub(super) fn append(
 ) -> Result<()> {
     let keys_at = shape.query_width();
     let values_at = keys_at + shape.kv_width();
-    read(rows, |rows| cache.write(layer, step.depth, rows, shape.row_len(), keys_at, values_at))
+    read(rows, |rows| cache.write(pool, layer, step.depth, rows, shape.row_len(), keys_at, values_at))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -193,10 +204,30 @@ pub(super) fn attention(
             attend(isa, pool, cache, layer, queries(0, step.tokens), &mut out, None);
             return Ok(());
         };
+        let block =
+            (OBSERVED_WEIGHTS / (shape.heads * (step.depth + step.tokens))).clamp(4, OBSERVED_QUERIES);
+        let wanted = |from: usize| {
+            let to = step.tokens.min(from + block);
+            (to, observer.wants_queries(layer, step.depth + from..step.depth + to))
+        };
+        let mut blocks: Vec<(usize, usize, bool)> = vec![];
+        let mut from = 0;
+        while from < step.tokens {
+            let (to, wanted) = wanted(from);
+            match blocks.last_mut() {
+                // Neighbours that nobody wants are computed together.
+                Some((_, end, false)) if !wanted => *end = to,
+                _ => blocks.push((from, to, wanted)),
+            }
+            from = to;
+        }
         let mut map = Vec::new();
-        for from in (0..step.tokens).step_by(OBSERVED_QUERIES) {
-            let to = step.tokens.min(from + OBSERVED_QUERIES);
+        for (from, to, wanted) in blocks {
             let queries = queries(from, to);
+            if !wanted {
+                attend(isa, pool, cache, layer, queries, &mut out[from * width..to * width], None);
+                continue;
+            }
             map.resize(shape.heads * (to - from) * queries.keys, 0.0);
             attend(isa, pool, cache, layer, queries, &mut out[from * width..to * width], Some(&mut map));
             observer.observe(AttentionRows {

@@ -144,6 +144,11 @@ impl Ops {
         self.pool.threads()
     }
 
+    /// The threads themselves, for work between the model's.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     pub(super) fn uses_kernels(&self) -> bool {
         self.isa.is_some()
     }
@@ -322,7 +327,7 @@ impl Ops {
         layer: usize,
     ) -> Result<()> {
         match cache {
-            KeysValues::Kernels(cache) => cpu::append(rows, shape, step, cache, layer),
+            KeysValues::Kernels(cache) => cpu::append(&self.pool, rows, shape, step, cache, layer),
             KeysValues::Candle(layers) => {
                 candle::append(rows, shape, step, &layers[layer], self.precision.cache)
             }
@@ -389,6 +394,17 @@ impl Ops {
     pub(super) fn last_row(&self, rows: &Tensor) -> Result<Tensor> {
         let (tokens, _) = rows.dims2()?;
         Ok(rows.narrow(0, tokens - 1, 1)?)
+    }
+
+    /// A projection's matrix, `[outputs, inputs]` in f32.
+    pub(super) fn dense(&self, linear: &Linear) -> Result<Tensor> {
+        match &linear.weight {
+            Weight::Packed(matrix) => cpu::dense(matrix),
+            Weight::Candle(matrices) => {
+                let parts = matrices.iter().map(|matrix| matrix.values.to_dtype(DType::F32));
+                Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
+            }
+        }
     }
 
     pub(super) fn all_finite(&self, values: &Tensor) -> Result<bool> {

@@ -1,0 +1,131 @@
+//! Where everything stands in a step's file: one safetensors header for each kind of recording, known
+//! when a step starts, and so also how large a dump will be before there is one.
+
+use super::format::{AttentionDtype, LayerHeads, Manifest};
+use super::kind::{AttentionKind, Rows};
+use crate::kernels::row_statistics::STATISTICS;
+
+/// What follows a layer's name in the names of its tensors, the type, and how many values there are
+/// for each row.
+pub(super) struct Part {
+    /// Empty: the layer's name alone.
+    pub what: &'static str,
+    /// As safetensors spells it.
+    pub dtype: &'static str,
+    /// Bytes of a value.
+    pub size: usize,
+    /// `None`: one value a row, and the tensor has two dimensions.
+    pub columns: Option<usize>,
+}
+
+impl Part {
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        self.columns.unwrap_or(1) * self.size
+    }
+
+    /// `layer.003`, `layer.003.entropy`.
+    pub fn name(&self, layer: usize) -> String {
+        let dot = if self.what.is_empty() { "" } else { "." };
+        format!("{}{dot}{}", super::format::tensor_name(layer), self.what)
+    }
+
+    pub fn shape(&self, heads: usize, rows: usize) -> Vec<usize> {
+        [heads, rows].into_iter().chain(self.columns).collect()
+    }
+}
+
+/// The tensors that a layer has in a step with this many keys.
+pub(super) fn parts(kind: AttentionKind, dtype: AttentionDtype, keys: usize) -> Vec<Part> {
+    let weights = |what, columns| Part {
+        what,
+        dtype: dtype.tensor_dtype(),
+        size: dtype.size(),
+        columns: Some(columns),
+    };
+    let number = |what| Part { what, dtype: "F32", size: 4, columns: None };
+    match kind {
+        AttentionKind::Full => vec![weights("", keys)],
+        AttentionKind::Top(count) => {
+            let count = count.min(keys);
+            let positions = Part { what: "top_keys", dtype: "I32", size: 4, columns: Some(count) };
+            vec![weights("top_weights", count), positions, number("rest")]
+        }
+        AttentionKind::Stats => STATISTICS.map(number).into(),
+    }
+}
+
+/// One step's file.
+pub(super) struct Layout {
+    pub rows: Rows,
+    pub keys: usize,
+    pub parts: Vec<Part>,
+    /// The file's beginning, up to the first tensor.
+    pub header: Vec<u8>,
+    /// Where the tensors of each captured layer start in the file, in the order of the parts.
+    starts: Vec<Vec<usize>>,
+    /// Bytes of the whole file.
+    pub len: usize,
+}
+
+impl Layout {
+    pub fn new(manifest: &Manifest, rows: Rows, keys: usize) -> Layout {
+        let parts = parts(manifest.kind, manifest.attention_dtype, keys);
+        let (mut starts, mut at) = (vec![], 0);
+        let mut json = String::from("{");
+        for LayerHeads { layer, heads, .. } in &manifest.layers {
+            let of_layer = parts.iter().map(|part| {
+                let end = at + heads.len() * rows.count * part.row_bytes();
+                let comma = if json.len() == 1 { "" } else { "," };
+                let (name, dtype, shape) =
+                    (part.name(*layer), part.dtype, part.shape(heads.len(), rows.count));
+                json.push_str(&format!(
+                    r#"{comma}"{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{at},{end}]}}"#
+                ));
+                std::mem::replace(&mut at, end)
+            });
+            starts.push(of_layer.collect::<Vec<_>>());
+        }
+        json.push('}');
+        // The data starts at a multiple of 8, as the safetensors library writes it.
+        let padded = json.len().next_multiple_of(8);
+        json.extend(std::iter::repeat_n(' ', padded - json.len()));
+        let mut header = (json.len() as u64).to_le_bytes().to_vec();
+        header.extend_from_slice(json.as_bytes());
+        starts.iter_mut().flatten().for_each(|start| *start += header.len());
+        let len = header.len() + at;
+        Layout { rows, keys, parts, header, starts, len }
+    }
+
+    /// Where a row of a tensor starts: of the layer and the head that stand at these places among the
+    /// captured ones.
+    pub fn place(&self, layer: usize, part: usize, head: usize, row: usize) -> usize {
+        self.starts[layer][part] + (head * self.rows.count + row) * self.parts[part].row_bytes()
+    }
+}
+
+/// Bytes of a dump: of the step files of a prompt and of the steps behind it that feed one token each,
+/// and about what the lines of its other files take.
+pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: usize) -> u64 {
+    let heads: usize = manifest.layers.iter().map(|layer| layer.heads.len()).sum();
+    let rows = |first: usize, keys: usize| manifest.queries.of(first..keys);
+    let tensors = |first: usize, keys: usize| {
+        let parts = parts(manifest.kind, manifest.attention_dtype, keys);
+        let row_bytes: usize = parts.iter().map(Part::row_bytes).sum();
+        (heads * rows(first, keys).count * row_bytes) as u64
+    };
+    let header =
+        |first: usize, keys: usize| Layout::new(manifest, rows(first, keys), keys).header.len() as u64;
+    let later = new_tokens.saturating_sub(1);
+    let positions = prompt_tokens + later;
+    const MANIFEST: u64 = 2_000;
+    const TOKEN_LINE: u64 = 100;
+    const STEP_LINE: u64 = 90;
+    MANIFEST
+        + header(0, prompt_tokens)
+        + tensors(0, prompt_tokens)
+        + later as u64 * header(positions.saturating_sub(1), positions)
+        + (prompt_tokens..positions).map(|position| tensors(position, position + 1)).sum::<u64>()
+        + (prompt_tokens + new_tokens) as u64 * TOKEN_LINE
+        + (1 + later) as u64 * STEP_LINE
+}

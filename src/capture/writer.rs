@@ -1,0 +1,308 @@
+//! The thread that puts a dump on the disk, so that the model need not wait for it. What waits to be
+//! written is bounded in bytes; once the bound is reached, whoever has more waits.
+//!
+//! A step's file is called `….part` until it is whole; then it gets its name, and its line in
+//! `steps.jsonl` makes it part of the dump. After an error nothing more is written: what was whole
+//! stays.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use super::format::{STEPS, StepRecord, TOKENS};
+use super::storage::{Storage, Stored};
+use crate::error::{Error, Result};
+
+/// Bytes that may wait.
+const WAITING: usize = 16 << 20;
+/// Used buffers that are kept for the next ones.
+const SPARE_BUFFERS: usize = 16;
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    folder: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Of the jobs that wait and of the one at hand.
+    bytes: usize,
+    busy: bool,
+    closed: bool,
+    /// Writing has failed; the error is there until somebody has been told.
+    failed: bool,
+    error: Option<Error>,
+    committed: usize,
+    spare: Vec<Vec<u8>>,
+}
+
+enum Job {
+    /// A line of `tokens.jsonl`.
+    Token(Vec<u8>),
+    /// A step's file begins with these bytes and will have this length. One that is not whole goes.
+    Begin {
+        file: String,
+        bytes: Vec<u8>,
+        len: usize,
+    },
+    Write {
+        at: usize,
+        bytes: Vec<u8>,
+    },
+    /// The step is whole.
+    Commit(StepRecord),
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Job::Token(bytes) | Job::Begin { bytes, .. } | Job::Write { bytes, .. } => bytes.len(),
+            Job::Commit(_) => 0,
+        }
+    }
+}
+
+impl Writer {
+    /// Starts the thread, on an empty folder with its `steps`.
+    ///
+    /// # Errors
+    /// If the files of lines cannot be created, or the system gives no thread.
+    pub fn start(folder: &Path, mut storage: impl Storage + 'static) -> Result<Writer> {
+        let tokens = Lines::create(&mut storage, folder.join(TOKENS))?;
+        let steps = Lines::create(&mut storage, folder.join(STEPS))?;
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
+        let mut files =
+            Files { folder: folder.to_path_buf(), storage: Box::new(storage), tokens, steps, part: None };
+        let thread = std::thread::Builder::new().name("attend-dump".into()).spawn({
+            let shared = shared.clone();
+            move || files.serve(&shared)
+        });
+        let thread =
+            thread.map_err(|cause| Error::Memory { what: "the thread that writes the dump", cause })?;
+        Ok(Writer { shared, folder: folder.to_path_buf(), thread: Some(thread) })
+    }
+
+    pub fn token(&self, line: Vec<u8>) -> Result<()> {
+        self.push(Job::Token(line))
+    }
+
+    pub fn begin(&self, file: String, bytes: Vec<u8>, len: usize) -> Result<()> {
+        self.push(Job::Begin { file, bytes, len })
+    }
+
+    pub fn write(&self, at: usize, bytes: Vec<u8>) -> Result<()> {
+        self.push(Job::Write { at, bytes })
+    }
+
+    pub fn commit(&self, record: StepRecord) -> Result<()> {
+        self.push(Job::Commit(record))
+    }
+
+    /// An empty buffer.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.shared.lock().spare.pop().unwrap_or_default()
+    }
+
+    /// Waits until all that was asked for is on the disk.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub fn flush(&self) -> Result<()> {
+        let mut queue = self.shared.lock();
+        while (!queue.jobs.is_empty() || queue.busy) && !queue.failed {
+            queue = self.shared.wait(queue);
+        }
+        self.check(&mut queue)
+    }
+
+    /// Steps that are whole on the disk.
+    pub fn committed(&self) -> usize {
+        self.shared.lock().committed
+    }
+
+    fn push(&self, job: Job) -> Result<()> {
+        let mut queue = self.shared.lock();
+        while queue.bytes > 0 && queue.bytes + job.bytes() > WAITING && !queue.failed {
+            queue = self.shared.wait(queue);
+        }
+        self.check(&mut queue)?;
+        queue.bytes += job.bytes();
+        queue.jobs.push_back(job);
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    fn check(&self, queue: &mut Queue) -> Result<()> {
+        if !queue.failed {
+            return Ok(());
+        }
+        Err(queue.error.take().unwrap_or_else(|| Error::Dump {
+            path: self.folder.clone(),
+            problem: "writing has failed before; nothing more is recorded".into(),
+        }))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // Whoever wanted to know about errors has called `flush`.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'q>(&self, queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
+        self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread's side.
+struct Files {
+    folder: PathBuf,
+    storage: Box<dyn Storage>,
+    tokens: Lines,
+    steps: Lines,
+    /// The step's file at hand, and its name.
+    part: Option<(Box<dyn Stored>, PathBuf)>,
+}
+
+impl Files {
+    fn serve(&mut self, shared: &Shared) {
+        let mut queue = shared.lock();
+        loop {
+            let Some(job) = queue.jobs.pop_front() else {
+                if queue.closed {
+                    break;
+                }
+                queue = shared.wait(queue);
+                continue;
+            };
+            queue.busy = true;
+            drop(queue);
+            let bytes = job.bytes();
+            let done = self.run(job);
+            queue = shared.lock();
+            queue.busy = false;
+            queue.bytes -= bytes;
+            match done {
+                Ok(Done { spare, committed }) => {
+                    queue.committed += usize::from(committed);
+                    let spare = spare.filter(|_| queue.spare.len() < SPARE_BUFFERS);
+                    queue.spare.extend(spare);
+                }
+                Err(error) => {
+                    queue.failed = true;
+                    queue.error = Some(error);
+                    queue.jobs.clear();
+                    queue.bytes = 0;
+                    self.abandon();
+                }
+            }
+            shared.changed.notify_all();
+        }
+        drop(queue);
+        self.abandon();
+    }
+
+    fn run(&mut self, job: Job) -> Result<Done> {
+        let (mut committed, mut spare) = (false, None);
+        match job {
+            Job::Token(line) => self.tokens.push(line)?,
+            Job::Begin { file, bytes, len } => {
+                self.abandon();
+                let path = self.folder.join(file).with_extension("part");
+                let file = self.storage.create(&path).map_err(Error::io(&path, "create"))?;
+                let (file, path) = self.part.insert((file, path));
+                file.write_at(0, &bytes).map_err(Error::io(path, "write"))?;
+                if len > bytes.len() {
+                    file.set_len(len as u64).map_err(Error::io(path, "make room in"))?;
+                }
+                spare = Some(bytes);
+            }
+            Job::Write { at, bytes } => {
+                if let Some((file, path)) = &mut self.part {
+                    file.write_at(at as u64, &bytes).map_err(Error::io(path, "write"))?;
+                }
+                spare = Some(bytes);
+            }
+            Job::Commit(record) => {
+                if let Some((file, part)) = self.part.take() {
+                    drop(file);
+                    let path = self.folder.join(&record.file);
+                    let named = self.storage.rename(&part, &path).map_err(Error::io(&path, "name"));
+                    let line = named.and_then(|()| json_line(&record, &self.steps.path));
+                    if let Err(error) = line.and_then(|line| self.steps.push(line)) {
+                        // Without its line the file is no part of the dump, and only takes room.
+                        let _ = self.storage.remove(&part).or_else(|_| self.storage.remove(&path));
+                        return Err(error);
+                    }
+                    committed = true;
+                }
+            }
+        }
+        spare.iter_mut().for_each(Vec::clear);
+        Ok(Done { spare, committed })
+    }
+
+    /// Removes a file that is not whole.
+    fn abandon(&mut self) {
+        if let Some((file, path)) = self.part.take() {
+            drop(file);
+            // What ended the step is reported; a part left over would only take room.
+            let _ = self.storage.remove(&path);
+        }
+    }
+}
+
+struct Done {
+    spare: Option<Vec<u8>>,
+    committed: bool,
+}
+
+/// A value as a line of JSON.
+pub(super) fn json_line(value: &impl serde::Serialize, path: &Path) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value).map_err(|error| Error::io(path, "write")(error.into()))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// A file of JSON lines; each goes out in one write, so that a kill tears at most the last.
+struct Lines {
+    path: PathBuf,
+    file: Box<dyn Stored>,
+    /// Bytes of whole lines.
+    len: u64,
+}
+
+impl Lines {
+    fn create(storage: &mut impl Storage, path: PathBuf) -> Result<Lines> {
+        let file = storage.create(&path).map_err(Error::io(&path, "create"))?;
+        Ok(Lines { path, file, len: 0 })
+    }
+
+    fn push(&mut self, line: Vec<u8>) -> Result<()> {
+        if let Err(error) = self.file.write_at(self.len, &line) {
+            // What was written of the line goes. If this fails as well, a reader ignores the torn line.
+            let _ = self.file.set_len(self.len);
+            return Err(Error::io(&self.path, "write")(error));
+        }
+        self.len += line.len() as u64;
+        Ok(())
+    }
+}
