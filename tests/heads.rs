@@ -260,6 +260,32 @@ fn a_dump_with_some_heads_has_scores_of_these() {
     fails(&["map", dump, "--view", "value-weighted"], 2, "needs the model");
 }
 
+#[test]
+fn a_dump_with_some_queries_has_scores_of_these() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = |name: &str, queries: &str| {
+        let dump = folder.path().join(name).to_str().unwrap().to_owned();
+        let arguments =
+            ["generate", "one two three four five", "-n", "1", "--attention", &dump, "--queries", queries];
+        let output = attend(&arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        dump
+    };
+    let (all, some) = (dump("all", "all"), dump("some", "every:2"));
+    // Were a row taken for another query's, rows would differ.
+    let same = json(&["compare", &all, &some, "--json"]);
+    assert_eq!(same.len(), 40);
+    assert!(same.iter().all(|row| row["divergence"] == 0.0 && row["queries"].as_u64() < Some(9)), "{same:?}");
+    let full = attend::capture::Dump::open(all.as_ref()).unwrap().layer_map(0, 1).unwrap();
+    let every_second = attend::capture::Dump::open(some.as_ref()).unwrap().layer_map(0, 1).unwrap();
+    let mean = |numbers: &[f32]| numbers.iter().map(|n| f64::from(*n)).sum::<f64>() / numbers.len() as f64;
+    let queries: Vec<usize> = (0..every_second.queries).map(|row| every_second.query(row)).collect();
+    let own: Vec<f32> = queries.iter().map(|query| full.head(0)[query * full.keys + query]).collect();
+    let row = &json(&["heads", &some, "--json"])[8];
+    assert!((row["self"].as_f64().unwrap() - mean(&own)).abs() < 1e-9, "{row}");
+    fails(&["map", &some, "--view", "rollout"], 2, "every query");
+}
+
 fn rolled_out(decoder: &Decoder, ids: &[u32]) -> Vec<f32> {
     let mut rollout = Rollout::new(decoder.config().layers - 1, ids.len()).unwrap();
     let mut cache = decoder.new_cache(ids.len()).unwrap();

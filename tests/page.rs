@@ -104,7 +104,7 @@ fn a_planted_cell_is_visible_at_every_level() {
 fn tiles_are_the_maxima_and_means_of_their_blocks() {
     let folder = tempfile::tempdir().unwrap();
     let map = uneven();
-    dump(folder.path(), &[map.clone()], &["x"; SIZE]);
+    dump(folder.path(), std::slice::from_ref(&map), &["x"; SIZE]);
     let maps = maps(folder.path());
     let head = maps.heads()[0];
     for (hide, level) in [(0, 0), (0, 1), (0, 2), (2, 0), (2, 2)] {
@@ -137,7 +137,7 @@ fn tiles_are_the_maxima_and_means_of_their_blocks() {
 fn rows_and_columns_are_the_dumps() {
     let folder = tempfile::tempdir().unwrap();
     let map = uneven();
-    dump(folder.path(), &[map.clone()], &["x"; SIZE]);
+    dump(folder.path(), std::slice::from_ref(&map), &["x"; SIZE]);
     let page = Page::new(maps(folder.path()));
     let floats = |target: &str| -> Vec<f32> {
         let body = answer(&page, target).unwrap().body;

@@ -75,14 +75,17 @@ def warm(folder):
 
 
 def bench(options, folder, dtype):
-    """The rows of the two tests; a process of its own, so that its memory is that of one model."""
-    warm(folder)
-    command = [options.attend, "bench", "-m", folder, "--device", "cpu", "--dtype", dtype, "-p", options.n_prompt,
-               "-n", options.n_gen, "-t", options.threads, "-r", 1, "--no-capture", "-o", "json"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"scale.py: attend failed:\n{done.stderr}")
-    return json.loads(done.stdout)
+    """The rows of the two tests, each from a process of its own, whose memory is that of one model."""
+    rows = []
+    for prompt, new in [(options.n_prompt, 0), (0, options.n_gen)]:
+        warm(folder)
+        command = [options.attend, "bench", "-m", folder, "--device", "cpu", "--dtype", dtype, "-p", prompt,
+                   "-n", new, "-t", options.threads, "-r", 1, "--no-capture", "-o", "json"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"scale.py: attend failed:\n{done.stderr}")
+        rows += json.loads(done.stdout)
+    return rows
 
 
 def print_table(options, results):
@@ -97,7 +100,7 @@ def print_table(options, results):
             cells = [
                 f"{rounds[0][0]['parameters'] / 1e6:.0f} M",
                 dtype,
-                f"{median(lambda pp, _: pp['load_seconds']):.2f}",
+                f"{median(lambda pp, tg: min(pp['load_seconds'], tg['load_seconds'])):.2f}",
                 f"{memory / 1e6:.0f}",
                 f"{median(lambda pp, _: pp['tokens_per_second']['mean']):.1f}",
                 f"{median(lambda _, tg: tg['tokens_per_second']['mean']):.1f}",

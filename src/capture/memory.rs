@@ -23,7 +23,7 @@ pub struct LayerMap {
 impl LayerMap {
     /// The position of a row's query.
     pub fn query(&self, row: usize) -> usize {
-        self.first_query + row
+        self.first_query + row * self.stride
     }
 
     /// One head's map, `[queries, keys]`.
@@ -134,20 +134,6 @@ impl AttentionObserver for Both<'_> {
         Ok(())
     }
 
-    fn wants_projected(&self, layer: usize) -> bool {
-        self.0.wants_projected(layer) || self.1.wants_projected(layer)
-    }
-
-    fn projected(&mut self, rows: Projected<'_>) -> Result<()> {
-        if self.0.wants_projected(rows.layer) {
-            self.0.projected(rows)?;
-        }
-        if self.1.wants_projected(rows.layer) {
-            self.1.projected(rows)?;
-        }
-        Ok(())
-    }
-
     fn wants_value_norms(&self, layer: usize) -> bool {
         self.0.wants_value_norms(layer) || self.1.wants_value_norms(layer)
     }
@@ -158,6 +144,20 @@ impl AttentionObserver for Both<'_> {
         }
         if self.1.wants_value_norms(norms.layer) {
             self.1.observe_value_norms(norms)?;
+        }
+        Ok(())
+    }
+
+    fn wants_projected(&self, layer: usize) -> bool {
+        self.0.wants_projected(layer) || self.1.wants_projected(layer)
+    }
+
+    fn projected(&mut self, rows: Projected<'_>) -> Result<()> {
+        if self.0.wants_projected(rows.layer) {
+            self.0.projected(rows)?;
+        }
+        if self.1.wants_projected(rows.layer) {
+            self.1.projected(rows)?;
         }
         Ok(())
     }

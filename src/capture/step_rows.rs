@@ -179,14 +179,15 @@ impl Encoding {
         }
     }
 
-    /// Appends weights, filled up with zeros to `columns`.
+    /// Appends weights, filled up with zeros to `columns`. Loops of copies of a fixed size become ones of
+    /// vectors.
     fn weights(&self, weights: &[f32], columns: usize, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + columns * self.dtype.size(), 0);
         match self.dtype {
             AttentionDtype::F32 => {
-                for (out, weight) in out[start..].chunks_exact_mut(4).zip(weights) {
-                    out.copy_from_slice(&weight.to_le_bytes());
+                for (out, weight) in out[start..].as_chunks_mut().0.iter_mut().zip(weights) {
+                    *out = weight.to_le_bytes();
                 }
             }
             AttentionDtype::F16 => {
@@ -194,8 +195,8 @@ impl Encoding {
                 for (weights, out) in weights.chunks(256).zip(out[start..].chunks_mut(512)) {
                     let halves = &mut halves[..weights.len()];
                     halves.convert_from_f32_slice(weights);
-                    for (out, half) in out.chunks_exact_mut(2).zip(halves) {
-                        out.copy_from_slice(&half.to_le_bytes());
+                    for (out, half) in out.as_chunks_mut().0.iter_mut().zip(halves) {
+                        *out = half.to_le_bytes();
                     }
                 }
             }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use attend::Checkpoint;
-use attend::capture::{AblatedHeads, AttentionDtype, AttentionKind, QuerySelection, Recorder, Selection};
+use attend::capture::{
+    AblatedHeads, AttentionDtype, AttentionKind, Manifest, QuerySelection, Recorder, Selection,
+};
 use attend::generation::{Prompt, Sampling};
 use attend::kernels::matmul::ElementType;
 use attend::model::{Decoder, HeadIntervention, Mask};
@@ -171,7 +173,7 @@ impl CapturePlan {
         mask: Mask,
         prompt: usize,
         sampling: Option<&Sampling>,
-    ) -> attend::capture::Manifest {
+    ) -> Manifest {
         Recorder::manifest(checkpoint, element, &self.selection, self.dtype, mask, prompt, sampling)
     }
 

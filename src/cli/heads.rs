@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use attend::capture::Dump;
+use attend::capture::{Dump, QuerySelection};
 use attend::measure::{HeadEffect, HeadEffects};
 use attend::model::{AttentionObserver, Forward, Silence};
 use attend::report::heads::{Column, HeadScorer, HeadTable, KeySink, repeated, table};
@@ -172,6 +172,13 @@ fn from_dump(args: &HeadsArgs, folder: &Path) -> Result<Scored> {
     }
     let dump = Dump::open(folder)?;
     let manifest = dump.manifest();
+    if manifest.queries != QuerySelection::All {
+        return Err(usage(format!(
+            "{}: scores are means over every query, and --queries was {}",
+            folder.display(),
+            manifest.queries
+        )));
+    }
     let queries = dump.steps().last().map_or(0, |step| step.keys);
     if queries < 2 {
         return Err(usage(format!("{}: {queries} tokens are too few to score heads by", folder.display())));
@@ -194,6 +201,10 @@ fn from_dump(args: &HeadsArgs, folder: &Path) -> Result<Scored> {
                 }
             }
         }
+    }
+    let recorded: usize = dump.steps().iter().map(|step| step.queries).sum();
+    if recorded < queries {
+        note(&format!("the dump holds {recorded} of {queries} queries: scores are means over these"));
     }
     let all = manifest.model.layers * manifest.model.heads;
     let captured: usize = manifest.layers.iter().map(|layer| layer.heads.len()).sum();

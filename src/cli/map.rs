@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use attend::capture::memory::Both;
-use attend::capture::{Dump, LayerMap, ShownMap, TokenRecord};
+use attend::capture::{Dump, LayerMap, QuerySelection, ShownMap, TokenRecord};
 use attend::model::{AttentionObserver, AttentionRows, Forward, Mask};
 use attend::report::html::Chosen;
 use attend::report::table::Window;
@@ -56,12 +56,12 @@ pub struct MapArgs {
     /// 2020); or rollout, what the layers up to this one together attend to (Abnar and Zuidema 2020)
     #[arg(long, value_enum, default_value_t = View::Weights)]
     view: View,
+    #[command(flatten)]
+    ablate: AblateArgs,
     /// Write a page with all heads into one file instead, to be opened in a browser; where it would
     /// pass 50 MB, --layer and --head choose whose rows it keeps
     #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "queries", "keys", "mask", "view", "ablate", "attention"])]
     html: Option<PathBuf>,
-    #[command(flatten)]
-    ablate: AblateArgs,
     #[command(flatten)]
     capture: CaptureArgs,
 }
@@ -310,6 +310,13 @@ fn check_view(args: &MapArgs) -> Result<()> {
 /// The rollout of a dump's text up to the end of a step; the step's rows are shown.
 fn rollout_of_dump(dump: &Dump, folder: &Path, step: usize, last_layer: usize) -> Result<ShownMap> {
     let (manifest, shown) = (dump.manifest(), &dump.steps()[step]);
+    if manifest.queries != QuerySelection::All {
+        return Err(usage(format!(
+            "{}: a rollout needs every query, and --queries was {}",
+            folder.display(),
+            manifest.queries
+        )));
+    }
     let mut rollout = Rollout::new(last_layer, shown.keys)?;
     for layer in 0..=last_layer {
         let captured = manifest.layers.iter().find(|captured| captured.layer == layer);

@@ -175,9 +175,9 @@ unsafe fn quantize_tile_body<S: Simd>(input: &[f32], depth: usize, out: TileInte
         let values = |row: usize| input.as_ptr().add(row * depth + group * GROUP);
         let at = group * rows;
         let mut outlying = 0u16;
-        for row in 0..rows {
+        for (row, limit) in limits[..rows].iter().enumerate() {
             let largest = *out.first.scales.add(at + row);
-            if largest > limits[row] {
+            if largest > *limit {
                 outlying |= 1 << row;
             }
             *out.sums.add(at + row) = quantize_group::<S>(values(row), largest, out.first, at + row);

@@ -43,18 +43,16 @@ unsafe fn sums_body<S: Simd>(weights: &[f32], position: f32) -> [f32; 2] {
     let mut distance = S::load(distances.as_ptr());
     let step = S::splat(-(S::LANES as f32));
     let (mut logarithms, mut total) = (S::splat(0.0), S::splat(0.0));
-    let mut add = |weights: *const f32| {
-        let weight = S::load(weights);
+    let whole = weights.len() / S::LANES * S::LANES;
+    // What is left over, in a vector filled up with zeros, which add nothing.
+    let mut tail = [0f32; 16];
+    tail[..weights.len() - whole].copy_from_slice(&weights[whole..]);
+    for at in (0..=whole).step_by(S::LANES) {
+        let weight = S::load(if at < whole { weights.as_ptr().add(at) } else { tail.as_ptr() });
         logarithms = S::fma(weight, S::ln(weight), logarithms);
         total = S::fma(weight, S::max(distance, S::negate(distance)), total);
         distance = S::add(distance, step);
-    };
-    let whole = weights.chunks_exact(S::LANES);
-    // What is left over, in a vector filled up with zeros, which add nothing.
-    let mut tail = [0f32; 16];
-    tail[..whole.remainder().len()].copy_from_slice(whole.remainder());
-    whole.for_each(|weights| add(weights.as_ptr()));
-    add(tail.as_ptr());
+    }
     [S::sum(logarithms), S::sum(total)]
 }
 

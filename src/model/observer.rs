@@ -37,6 +37,20 @@ impl AttentionRows<'_> {
     }
 }
 
+/// How much of each position's value a head passes on: the norm of what key *j* adds to the stream at
+/// weight 1, ‖vⱼ W_O‖ (Kobayashi et al. 2020; the part of the output projection that the head meets,
+/// without its bias).
+#[derive(Clone, Copy, Debug)]
+pub struct ValueNorms<'a> {
+    pub layer: usize,
+    /// The first position; the step's positions, no earlier ones.
+    pub first: usize,
+    pub heads: usize,
+    pub positions: usize,
+    /// `[heads, positions]`
+    pub norms: &'a [f32],
+}
+
 /// What one layer's scores are made of, for the tokens of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Projected<'a> {
@@ -53,20 +67,6 @@ pub struct Projected<'a> {
     /// Queries, keys and values, normed and turned by their positions:
     /// `[tokens, (heads + 2 · kv_heads) · head_dim]`
     pub rows: &'a [f32],
-}
-
-/// How much of each position's value a head passes on: the norm of what key *j* adds to the stream at
-/// weight 1, ‖vⱼ W_O‖ (Kobayashi et al. 2020; the part of the output projection that the head meets,
-/// without its bias).
-#[derive(Clone, Copy, Debug)]
-pub struct ValueNorms<'a> {
-    pub layer: usize,
-    /// The first position; the step's positions, no earlier ones.
-    pub first: usize,
-    pub heads: usize,
-    pub positions: usize,
-    /// `[heads, positions]`
-    pub norms: &'a [f32],
 }
 
 /// Receives attention maps while the model runs.
@@ -89,6 +89,19 @@ pub trait AttentionObserver {
     /// The observer's own: a full disk, for one.
     fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()>;
 
+    /// Whether a layer's [`ValueNorms`] are wanted too; they cost about what its output projection does.
+    fn wants_value_norms(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives the norms of a layer's values at the step's positions, before the layer's rows.
+    ///
+    /// # Errors
+    /// The observer's own.
+    fn observe_value_norms(&mut self, _norms: ValueNorms<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether a layer that [`wants`](AttentionObserver::wants) answers `true` for lends its queries,
     /// keys and values too.
     fn wants_projected(&self, _layer: usize) -> bool {
@@ -100,19 +113,6 @@ pub trait AttentionObserver {
     /// # Errors
     /// The observer's own.
     fn projected(&mut self, _rows: Projected<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    /// Whether a layer's [`ValueNorms`] are wanted too; they cost about what its output projection does.
-    fn wants_value_norms(&self, _layer: usize) -> bool {
-        false
-    }
-
-    /// Receives the norms of a layer's values at the step's positions, before the layer's rows.
-    ///
-    /// # Errors
-    /// The observer's own.
-    fn observe_value_norms(&mut self, _norms: ValueNorms<'_>) -> Result<()> {
         Ok(())
     }
 

@@ -22,36 +22,31 @@ pub struct HeadDivergence {
 /// Adds up rows as they come.
 #[derive(Default)]
 pub struct Comparison {
-    /// By layer and head: the sum, the largest with its query, the count.
-    heads: BTreeMap<(usize, usize), (f64, (f64, usize), usize)>,
+    /// By layer and head; until the end, `divergence` is the sum.
+    heads: BTreeMap<(usize, usize), HeadDivergence>,
 }
 
 impl Comparison {
     /// Adds one query's row in both runs. A shorter row is taken as followed by zeros.
     pub fn add(&mut self, layer: usize, head: usize, query: usize, a: &[f32], b: &[f32]) {
         let divergence = jensen_shannon(a, b);
-        let (sum, largest, queries) = self.heads.entry((layer, head)).or_insert((0.0, (-1.0, 0), 0));
-        *sum += divergence;
-        if divergence > largest.0 {
-            *largest = (divergence, query);
+        let none =
+            HeadDivergence { layer, head, divergence: 0.0, largest: -1.0, largest_query: 0, queries: 0 };
+        let seen = self.heads.entry((layer, head)).or_insert(none);
+        seen.divergence += divergence;
+        if divergence > seen.largest {
+            (seen.largest, seen.largest_query) = (divergence, query);
         }
-        *queries += 1;
+        seen.queries += 1;
     }
 
     /// By layer and head.
     pub fn divergences(&self) -> Vec<HeadDivergence> {
-        let of =
-            |((layer, head), (sum, largest, queries)): (&(usize, usize), &(f64, (f64, usize), usize))| {
-                HeadDivergence {
-                    layer: *layer,
-                    head: *head,
-                    divergence: sum / *queries as f64,
-                    largest: largest.0,
-                    largest_query: largest.1,
-                    queries: *queries,
-                }
-            };
-        self.heads.iter().map(of).collect()
+        let mean = |sum: &HeadDivergence| HeadDivergence {
+            divergence: sum.divergence / sum.queries as f64,
+            ..sum.clone()
+        };
+        self.heads.values().map(mean).collect()
     }
 }
 

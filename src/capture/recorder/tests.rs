@@ -84,6 +84,7 @@ fn manifest() -> Manifest {
         layers: vec![LayerHeads { layer: 0, heads: vec![0, 1], window: None }],
         prompt_tokens: PROMPT,
         sampling: None,
+        ablated: Default::default(),
     }
 }
 

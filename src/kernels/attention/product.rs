@@ -102,7 +102,7 @@ pub(super) struct Product {
 
 impl Product {
     #[inline(always)]
-    unsafe fn from_panel(mut self, panel: usize) -> Product {
+    unsafe fn starting_at(mut self, panel: usize) -> Product {
         self.panel = self.panel.add(panel * self.panel_bytes);
         self.out = self.out.add(panel * PANEL);
         self
@@ -168,12 +168,12 @@ unsafe fn split<S: Simd, H: Held>(product: Product, scales: Scales, x_row: usize
     let mut panel = 0;
     if S::LANES == 16 && rows <= 4 {
         while panel + 2 <= product.panels {
-            rows!(rows, 2, 2, 0, 0, product.from_panel(panel); 1 2 3 4);
+            rows!(rows, 2, 2, 0, 0, product.starting_at(panel); 1 2 3 4);
             panel += 2;
         }
     }
     while panel < product.panels {
-        let product = product.from_panel(panel);
+        let product = product.starting_at(panel);
         panel += 1;
         if S::LANES == 16 {
             rows!(rows, 1, 2, 0, 0, product; 1 2 3 4 5 6 7 8 9 10 11 12);
@@ -233,7 +233,7 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
                     if H::SCALED {
                         let scale = match scales {
                             Scales::Columns => of_columns[panel][vector],
-                            Scales::Rows => S::splat(of_rows[panel][k]),
+                            Scales::Rows => S::splat(*of_rows[panel].get_unchecked(k)),
                         };
                         value = S::mul(value, scale);
                     }
