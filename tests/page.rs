@@ -42,6 +42,8 @@ fn dump(folder: &Path, heads: &[Vec<f32>], texts: &[&str]) {
         };
         recorder.token(&record).unwrap();
     }
+    recorder.flush().unwrap();
+    drop(recorder);
     let bytes: Vec<u8> = heads.concat().iter().flat_map(|weight| weight.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, vec![heads.len(), size, size], &bytes).unwrap();
     let file = serialize(HashMap::from([("layer.000".to_owned(), view)]), None).unwrap();

@@ -60,7 +60,7 @@ pub struct MapArgs {
     ablate: AblateArgs,
     /// Write a page with all heads into one file instead, to be opened in a browser; where it would
     /// pass 50 MB, --layer and --head choose whose rows it keeps
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "queries", "keys", "mask", "attention"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "queries", "keys", "mask", "view", "ablate", "attention"])]
     html: Option<PathBuf>,
     #[command(flatten)]
     capture: CaptureArgs,

@@ -104,7 +104,7 @@ fn record(
     let tokens = prompt.ids.len();
     let element = checkpoint.element(None)?.name();
     let manifest = Recorder::manifest(checkpoint, element, &selection, dtype, mask, tokens, None);
-    let mut recorder = Recorder::create(folder, &manifest, false)?;
+    let mut recorder = Recorder::create(folder, &manifest, false)?.with_pool(decoder.ops().pool().clone());
     for token in records(prompt, checkpoint) {
         recorder.token(&token)?;
     }
@@ -119,7 +119,7 @@ fn record(
     };
     let forward = Forward { mask: Some(mask), observer: Some(observer), ..Forward::default() };
     decoder.forward(&prompt.ids, &mut cache, forward)?;
-    Ok(())
+    Ok(recorder.flush()?)
 }
 
 /// Writes the page as one file: beside its name, then renamed; `-` is standard output.

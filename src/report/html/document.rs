@@ -13,7 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::maps::{Head, Maps};
-use super::scores::{SCORES, Score};
+use super::scores::{SCORES, Score, Values};
 use super::survey::{HeadSurvey, side, survey};
 use crate::capture::{AttentionDtype, ModelInfo, Projections, TokenRole};
 use crate::model::Mask;
@@ -77,8 +77,8 @@ struct Data<'a> {
     size: usize,
     first_query: usize,
     prompt_tokens: usize,
-    /// First query, queries and keys of each.
-    steps: Vec<[usize; 3]>,
+    /// First query, queries, how far they are apart, and keys of each.
+    steps: Vec<[usize; 4]>,
     tokens: Vec<TokenData>,
     scores: &'a [Score],
     overview_side: usize,
@@ -122,7 +122,7 @@ struct HeadData {
     layer: usize,
     head: usize,
     window: Option<usize>,
-    scores: [Option<f64>; 6],
+    scores: Values,
 }
 
 impl Page {
@@ -309,7 +309,7 @@ impl Page {
                 .dump()
                 .steps()
                 .iter()
-                .map(|step| [step.first_query, step.queries, step.keys])
+                .map(|step| [step.first_query, step.queries, step.stride, step.keys])
                 .collect(),
             tokens,
             scores: &SCORES,

@@ -1,7 +1,7 @@
 //! A dump as the page sees it: of each head one map over all steps, `[positions, positions]`, whose
 //! row `q` stands in the step that fed token `q`.
 
-use crate::capture::{AttentionKind, Dump, LayerHeads, QuerySelection, StepMaps, StepRecord};
+use crate::capture::{AttentionKind, Dump, LayerHeads, StepMaps};
 use crate::error::{Error, Result};
 use crate::model::Mask;
 
@@ -21,8 +21,9 @@ pub struct Maps {
     dump: Dump,
     steps: Vec<StepMaps>,
     heads: Vec<Head>,
-    /// The step that holds each row, from [`Maps::first_query`] on.
-    step_of: Vec<u32>,
+    /// Of each position the step and its row; `None` where the query was not recorded.
+    place_of: Vec<Option<(u32, u32)>>,
+    first_query: usize,
 }
 
 impl Maps {
@@ -30,27 +31,32 @@ impl Maps {
     /// If the dump holds no whole step, is not of whole maps, or a step's file is damaged.
     pub fn new(dump: Dump) -> Result<Maps> {
         let problem = |problem: String| Err(Error::Dump { path: dump.folder().to_path_buf(), problem });
-        let (kind, queries) = (dump.manifest().kind, dump.manifest().queries);
-        if kind != AttentionKind::Full || queries != QuerySelection::All {
+        let kind = dump.manifest().kind;
+        if kind != AttentionKind::Full {
             return problem(format!(
-                "holds {kind} of queries {queries}; the page shows dumps of kind full and of all queries"
+                "holds {kind} of each row; the page shows whole rows (--attention-kind full)"
             ));
         }
-        if dump.steps().is_empty() {
+        let Some(last) = dump.steps().last() else {
             return problem("holds no whole step, so there is nothing to show".into());
-        }
-        let mut step_of = vec![];
-        for (before, step) in dump.steps().iter().zip(&dump.steps()[1..]) {
-            if step.first_query != before.keys {
-                return problem(format!(
-                    "step {} starts at position {}, though the step before ended at {}",
-                    step.step, step.first_query, before.keys
-                ));
+        };
+        let mut place_of = vec![None; last.keys];
+        for step in dump.steps() {
+            for row in 0..step.queries {
+                match place_of.get_mut(step.first_query + row * step.stride) {
+                    Some(place) => *place = Some((step.step as u32, row as u32)),
+                    None => {
+                        return problem(format!(
+                            "step {} has queries beyond the last step's keys",
+                            step.step
+                        ));
+                    }
+                }
             }
         }
-        for step in dump.steps() {
-            step_of.extend(std::iter::repeat_n(step.step as u32, step.queries));
-        }
+        let Some(first_query) = place_of.iter().position(Option::is_some) else {
+            return problem("holds no row, so there is nothing to show".into());
+        };
         let steps = (0..dump.steps().len()).map(|step| StepMaps::open(&dump, step)).collect::<Result<_>>()?;
         let heads = dump.manifest().layers.iter().enumerate().flat_map(|(layer_place, captured)| {
             captured.heads.iter().enumerate().map(move |(head_place, head)| Head {
@@ -60,7 +66,7 @@ impl Maps {
                 head_place,
             })
         });
-        Ok(Maps { heads: heads.collect(), dump, steps, step_of })
+        Ok(Maps { heads: heads.collect(), dump, steps, place_of, first_query })
     }
 
     pub fn dump(&self) -> &Dump {
@@ -84,17 +90,18 @@ impl Maps {
 
     /// Positions: rows and columns of every map.
     pub fn size(&self) -> usize {
-        self.steps.last().map_or(0, |step| step.record().keys)
+        self.place_of.len()
     }
 
-    /// Position of the first row that was recorded; 0 but for a dump that starts late.
+    /// Position of the first row that was recorded.
     pub fn first_query(&self) -> usize {
-        self.steps[0].record().first_query
+        self.first_query
     }
 
-    /// Keys that a query can have a weight for, as a range: those of its step, cut by the mask.
+    /// Keys that a query can have a weight for, as a range: those of its step, cut by the mask. None of a
+    /// query that was not recorded.
     pub fn seen(&self, head: Head, query: usize) -> std::ops::Range<usize> {
-        let Some(step) = self.step(query) else { return 0..0 };
+        let Some((step, _)) = self.place(query) else { return 0..0 };
         match self.dump.manifest().mask {
             Mask::None => 0..step.record().keys,
             Mask::Causal => {
@@ -106,17 +113,16 @@ impl Maps {
 
     /// Weights of keys `from..from + out.len()` for one query; 0 where nothing was recorded.
     pub fn row(&self, head: Head, query: usize, from: usize, out: &mut [f32]) {
-        let Some(step) = self.step(query) else { return out.fill(0.0) };
-        let StepRecord { first_query, keys, .. } = *step.record();
-        let held = keys.saturating_sub(from).min(out.len());
+        let Some((step, row)) = self.place(query) else { return out.fill(0.0) };
+        let held = step.record().keys.saturating_sub(from).min(out.len());
         out[held..].fill(0.0);
         if held > 0 {
-            step.row(head.layer_place, head.head_place, query - first_query, from, &mut out[..held]);
+            step.row(head.layer_place, head.head_place, row, from, &mut out[..held]);
         }
     }
 
-    fn step(&self, query: usize) -> Option<&StepMaps> {
-        let row = query.checked_sub(self.first_query())?;
-        Some(&self.steps[*self.step_of.get(row)? as usize])
+    fn place(&self, query: usize) -> Option<(&StepMaps, usize)> {
+        let (step, row) = (*self.place_of.get(query)?)?;
+        Some((&self.steps[step as usize], row as usize))
     }
 }

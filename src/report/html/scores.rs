@@ -1,5 +1,7 @@
-//! What the overview sorts heads by. Each score is a mean over queries; the first query, which can
-//! see nothing but itself, is left out.
+//! What the overview sorts heads by: the scores of [`heads`](crate::report::heads), and of a text that
+//! does not stand twice an induction score of its own.
+
+use crate::report::heads::HeadScores;
 
 /// A score, as the page explains it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -8,17 +10,26 @@ pub struct Score {
     pub title: &'static str,
     /// What it measures, for someone who meets it for the first time.
     pub meaning: &'static str,
-    /// `share`: of the attention, 0 to 1; else the unit.
+    /// `share`, from 0 to 1, or the unit.
     pub unit: &'static str,
 }
 
-/// The scores, in the order of [`HeadScores::finish`].
-pub const SCORES: [Score; 6] = [
+/// Values of a head, in the order of [`SCORES`]; `None` where the text has nothing to measure one by.
+pub type Values = [Option<f64>; SCORES.len()];
+
+pub const SCORES: [Score; 8] = [
     Score {
         id: "induction",
         title: "Induction",
         meaning: "Where the text repeats itself: how much attention goes to the token that came next the last times. \
                   Heads with a high score copy what followed before.",
+        unit: "share",
+    },
+    Score {
+        id: "duplicate",
+        title: "Duplicate",
+        meaning: "In a text that stands twice: how much attention a token of the second copy gives to the same token \
+                  in the first.",
         unit: "share",
     },
     Score {
@@ -28,7 +39,7 @@ pub const SCORES: [Score; 6] = [
         unit: "share",
     },
     Score {
-        id: "first",
+        id: "sink",
         title: "First token (sink)",
         meaning: "How much attention is parked on the very first token, as most trained models do when a head has \
                   nothing to look for. Hide it in the toolbar to see the rest.",
@@ -41,10 +52,17 @@ pub const SCORES: [Score; 6] = [
         unit: "share",
     },
     Score {
+        id: "local",
+        title: "Local",
+        meaning: "How much attention stays within the last 8 tokens, of queries that see more.",
+        unit: "share",
+    },
+    Score {
         id: "entropy",
         title: "Spread (entropy)",
-        meaning: "How widely attention is spread: 0 bits when a query looks at one token, more when at many.",
-        unit: "bits",
+        meaning: "How evenly attention is spread over all that a query may see: 0 when it looks at one token, 1 when at \
+                  all alike.",
+        unit: "share",
     },
     Score {
         id: "distance",
@@ -53,6 +71,20 @@ pub const SCORES: [Score; 6] = [
         unit: "tokens",
     },
 ];
+
+/// A head's values; `repeats` is its mean of [`Repeats::weight`].
+pub fn values(scores: &HeadScores, repeats: Option<f64>) -> Values {
+    [
+        scores.induction.or(repeats),
+        scores.duplicate_token,
+        scores.previous_token,
+        scores.sink,
+        scores.own,
+        scores.local,
+        scores.entropy,
+        scores.distance,
+    ]
+}
 
 /// Where the same tokens stood before.
 pub struct Repeats {
@@ -66,6 +98,14 @@ impl Repeats {
         Repeats { before: (0..).zip(ids).map(|(position, id)| last.insert(*id, position)).collect() }
     }
 
+    /// What a row gives to the tokens behind earlier occurrences of its query's token; `None` where
+    /// there are none.
+    pub fn weight(&self, query: usize, row: &[f32]) -> Option<f64> {
+        let mut successors = self.successors(query).peekable();
+        successors.peek()?;
+        Some(successors.map(|key| f64::from(row.get(key).copied().unwrap_or(0.0))).sum())
+    }
+
     /// Positions behind earlier occurrences of the query's token: where an induction head looks
     /// (Olsson et al. 2022).
     fn successors(&self, query: usize) -> impl Iterator<Item = usize> {
@@ -76,79 +116,18 @@ impl Repeats {
     }
 }
 
-/// The scores of one head, row by row.
-#[derive(Default)]
-pub struct HeadScores {
-    rows: usize,
-    sums: [f64; 6],
-    induction_rows: usize,
-}
-
-impl HeadScores {
-    /// Takes the weights of one query, for keys from position 0 on.
-    pub fn row(&mut self, repeats: &Repeats, query: usize, weights: &[f32]) {
-        if query == 0 {
-            return;
-        }
-        let at = |key: usize| f64::from(weights.get(key).copied().unwrap_or(0.0));
-        let (mut entropy, mut distance) = (0.0, 0.0);
-        for (key, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
-            entropy -= f64::from(weight * weight.log2());
-            distance += f64::from(*weight) * key.abs_diff(query) as f64;
-        }
-        let mut successors = repeats.successors(query).peekable();
-        if successors.peek().is_some() {
-            self.induction_rows += 1;
-            self.sums[0] += successors.map(at).sum::<f64>();
-        }
-        self.rows += 1;
-        for (sum, value) in
-            self.sums[1..].iter_mut().zip([at(query - 1), at(0), at(query), entropy, distance])
-        {
-            *sum += value;
-        }
-    }
-
-    /// In the order of [`SCORES`]; `None` where no query gives a score.
-    pub fn finish(&self) -> [Option<f64>; 6] {
-        std::array::from_fn(|index| {
-            let rows = if index == 0 { self.induction_rows } else { self.rows };
-            (rows > 0).then(|| self.sums[index] / rows as f64)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn scores_are_the_means_of_their_definitions() {
-        // a b a b: at the second a (2) induction looks at 1, at the second b (3) at 2.
-        let repeats = Repeats::of(&[5, 6, 5, 6]);
-        let mut scores = HeadScores::default();
-        let rows: [&[f32]; 4] = [&[1.0], &[0.5, 0.5], &[0.25, 0.5, 0.25], &[0.0, 0.0, 1.0, 0.0]];
-        for (query, row) in rows.iter().enumerate() {
-            scores.row(&repeats, query, row);
+    fn repeats_are_followed_to_what_came_next() {
+        // a b a a b: the second a (2) is looked behind at 1; the third (3) at 1, and 3 is itself; b at 2.
+        let repeats = Repeats::of(&[5, 6, 5, 5, 6]);
+        let row = [0.5, 0.25, 0.125, 0.0625, 0.0625];
+        let expected = [None, None, Some(0.25), Some(0.25), Some(0.125)];
+        for (query, expected) in expected.into_iter().enumerate() {
+            assert_eq!(repeats.weight(query, &row[..=query]), expected, "{query}");
         }
-        let expected = [
-            (0.5 + 1.0) / 2.0,
-            (0.5 + 0.5 + 1.0) / 3.0,
-            (0.5 + 0.25) / 3.0,
-            (0.5 + 0.25) / 3.0,
-            (1.0 + 1.5) / 3.0,
-            (0.5 + 1.0 + 1.0) / 3.0,
-        ];
-        assert_eq!(scores.finish(), expected.map(Some));
-    }
-
-    #[test]
-    fn what_is_not_defined_is_none() {
-        let mut scores = HeadScores::default();
-        scores.row(&Repeats::of(&[1]), 0, &[1.0]);
-        assert_eq!(scores.finish(), [None; 6]);
-        scores.row(&Repeats::of(&[1, 2]), 1, &[0.5, 0.5]);
-        assert_eq!(scores.finish()[0], None);
-        assert_eq!(scores.finish()[1], Some(0.5));
     }
 }

@@ -131,8 +131,7 @@ class App {
 
   // Queries before this one are shown: those of the steps up to the chosen one.
   shownQueries() {
-    const [first, queries] = this.data.steps[this.state.step];
-    return first + queries;
+    return this.data.steps[this.state.step][3];
   }
 
   visible(query, key) {
@@ -243,8 +242,8 @@ class App {
   goTo(step) {
     const { data } = this;
     step = Math.min(data.steps.length - 1, Math.max(0, step));
-    const [first, queries] = data.steps[step];
-    const query = first + queries - 1;
+    const [first, queries, stride, keys] = data.steps[step];
+    const query = queries > 0 ? first + (queries - 1) * stride : keys - 1;
     this.state = { ...this.state, step, query, key: Math.min(this.state.key, query) };
     this.map.reveal(query, this.state.key);
     this.show();
@@ -458,9 +457,10 @@ class App {
     const { data, state } = this;
     this.slider.value = String(state.step);
     this.player.textContent = this.playing ? 'Stop' : 'Play';
-    const [first, queries] = data.steps[state.step];
-    const next = data.tokens[first + queries];
-    const reads = queries > 1 ? `reads ${queries} tokens` : `reads ${quoted(data.tokens[first])}`;
+    const end = data.steps[state.step][3];
+    const first = state.step > 0 ? data.steps[state.step - 1][3] : 0;
+    const next = data.tokens[end];
+    const reads = end - first > 1 ? `reads ${end - first} tokens` : `reads ${quoted(data.tokens[first])}`;
     this.stepText.textContent = `Step ${state.step} of ${data.steps.length - 1}: ${reads}${next ? `, writes ${quoted(next)}` : ''}`;
     this.slider.setAttribute('aria-valuetext', this.stepText.textContent);
   }

@@ -31,13 +31,17 @@ class Source {
     this.tiles = new Kept(160);
     this.rows = new Kept(600);
     this.columns = new Kept(60);
+    // Keys of the step that holds each query's row; 0 where it was not recorded.
+    this.keys = new Uint32Array(data.size);
+    for (const [first, queries, stride, keys] of data.steps) {
+      for (let row = 0; row < queries; row++) this.keys[first + row * stride] = keys;
+    }
   }
   // Keys that a query can see.
   seen(maps, layer, head, query) {
     const variant = this.data.variants[maps];
-    const { first_query: first, steps } = this.data;
-    if (query < first) return [0, 0];
-    if (!variant.causal) return [0, (steps.find(([from, queries]) => query < from + queries) ?? [0, 0, 0])[2]];
+    const keys = this.keys[query];
+    if (keys === 0 || !variant.causal) return [0, keys];
     const window = this.head(maps, layer, head)?.window ?? Infinity;
     return [Math.max(0, query + 1 - window), query + 1];
   }
