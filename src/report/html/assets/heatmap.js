@@ -200,7 +200,7 @@ export class Heatmap {
     this.complete = true;
     if (!source.holds(maps, layer, head)) return;
     const levels = levelsOf(data.size);
-    const level = Math.min(levels - 1, Math.max(0, Math.ceil(Math.log2(1 / pixels) - 1e-6)));
+    const level = this.level(pixels);
     const tiles = (level) => {
       const side = TILE * 2 ** level;
       const end = Math.ceil(data.size / side);
@@ -239,6 +239,31 @@ export class Heatmap {
     tiles(level);
   }
 
+  // The pyramid's level at which a cell has a pixel or more.
+  level(pixels) {
+    return Math.min(levelsOf(this.app.data.size) - 1, Math.max(0, Math.ceil(Math.log2(1 / pixels) - 1e-6)));
+  }
+
+  // Rows that were not recorded are paper, and no zeros.
+  blank(scene, { x, y, zoom }, plot, right) {
+    const { data, source, paper } = this.app;
+    if (source.recorded(data.first_query, data.size) && source.before[data.size] === data.size) return;
+    const block = 2 ** this.level(zoom * Math.min(2, devicePixelRatio || 1));
+    const bottom = Math.min(data.size, y + plot.height / zoom);
+    const top = (query) => Math.max(plot.top, plot.top + (query - y) * zoom);
+    let from = null;
+    for (let query = Math.floor(y / block) * block; ; query += block) {
+      const empty = query < bottom && !source.recorded(query, query + block);
+      if (empty) from ??= query;
+      else if (from !== null) {
+        const until = Math.min(plot.top + plot.height, top(Math.min(query, data.size)));
+        scene.rect(Math.max(plot.left, plot.left - x * zoom), top(from), right - plot.left, until - top(from), { fill: `rgb(${paper.join(' ')})` });
+        from = null;
+      }
+      if (query >= bottom) return;
+    }
+  }
+
   // Everything but the cells.
   scene(camera, plot, exported) {
     const { app } = this;
@@ -255,6 +280,7 @@ export class Heatmap {
       const picture = app.pictureCanvas(maps, layer, head);
       if (picture && camera.fitted) scene.picture(picture, plot.left, plot.top, data.size * zoom, data.size * zoom);
     }
+    this.blank(scene, camera, plot, right);
     const cell = app.hovered ?? state;
     // Lines around the row and the column.
     if (cell.query !== null && cell.query !== undefined) {
