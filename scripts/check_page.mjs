@@ -513,21 +513,26 @@ const cases = {
         const rows = await page.evaluate(() => {
           const app = window.attend;
           const { size } = app.data;
-          const thumb = app.overview.grid.querySelector('.thumb canvas').getContext('2d');
+          app.goTo(app.data.steps.length - 1);
+          app.set({ view: 'overview' });
+          app.set({ view: 'head' });
+          const pixels = (canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+          const thumb = pixels(app.overview.grid.querySelector('.thumb canvas'));
           const { map } = app;
+          map.draw();
           const camera = map.camera();
           const plot = map.plot();
           const scene = map.scene(camera, plot, true);
           const canvas = document.createElement('canvas');
           [canvas.width, canvas.height] = [scene.width, scene.height];
-          const context = canvas.getContext('2d');
-          scene.draw(context);
+          scene.draw(canvas.getContext('2d'));
+          const whole = pixels(canvas);
           const paper = app.paper.join();
-          const at = (context, x, y) => [...context.getImageData(x, y, 1, 1).data.slice(0, 3)].join();
+          const at = (image, x, y) => [...image.data.slice((Math.floor(y) * image.width + Math.floor(x)) * 4).slice(0, 3)].join();
           return Array.from({ length: size }, (_, query) => ({
             recorded: query % 3 === 0 && query < app.data.steps.at(-1)[3],
             thumb: at(thumb, 0, query) !== paper,
-            map: at(context, plot.left + camera.zoom * 0.15, plot.top + (query + 0.15) * camera.zoom) !== paper,
+            map: at(whole, plot.left + camera.zoom * 0.15, plot.top + (query + 0.15) * camera.zoom) !== paper,
           }));
         });
         const wrong = rows.flatMap(({ recorded, thumb, map }, query) => (recorded === thumb && recorded === map ? [] : [`${query}: ${JSON.stringify({ recorded, thumb, map })}`]));

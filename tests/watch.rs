@@ -115,8 +115,7 @@ fn the_screen_holds_the_text_alone_in_the_end() {
     {
         let sent = on_terminal(&["generate", PROMPT, "-n", "24", "--temp", "0", watch], columns, rows);
         assert!(sent.contains("\x1b[48;5;"), "tokens are shaded");
-        let mut screen =
-            Screen { columns, rows, lines: vec![vec![]], row: 0, column: 0, wrapped: false };
+        let mut screen = Screen { columns, rows, lines: vec![vec![]], row: 0, column: 0, wrapped: false };
         // The last frame is followed by its end: from the cursor's way up on.
         let end = sent.rfind("\x1b[J").unwrap();
         let frames = &sent[..sent[..end].rfind('\r').unwrap()];

@@ -127,7 +127,11 @@ fn converse(
         Ok(Some(answer)) => reply(stream, "200 OK", &answer),
         Ok(None) => reply(stream, "404 Not Found", &plain("there is nothing here")),
         // Rust has printed where; the page says that this did not work, and the rest goes on.
-        Err(_) => reply(stream, "500 Internal Server Error", &plain("attend failed at this; its terminal says where")),
+        Err(_) => reply(
+            stream,
+            "500 Internal Server Error",
+            &plain("attend failed at this; its terminal says where"),
+        ),
     }
 }
 

@@ -54,7 +54,9 @@ impl WatchArgs {
         let (layer, head) = parse(asked, config)?;
         let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
         if !std::io::stdout().is_terminal() || dumb {
-            note("--watch draws on a terminal, and standard output is none that can: the text comes without it");
+            note(
+                "--watch draws on a terminal, and standard output is none that can: the text comes without it",
+            );
             return Ok(None);
         }
         let of = match (layer, head) {
@@ -87,7 +89,9 @@ fn parse(asked: &str, config: &ModelConfig) -> Result<(Option<usize>, Option<usi
             "--watch={asked}: there is no {what} {number}; this model has {count}, numbered 0 to {}",
             count - 1
         ))),
-        Err(_) => Err(usage(format!("--watch={asked}: expected a layer and a head, such as 5.1, or a layer"))),
+        Err(_) => {
+            Err(usage(format!("--watch={asked}: expected a layer and a head, such as 5.1, or a layer")))
+        }
     };
     let layer = number(layer, "layer", config.layers)?;
     let head = head.map(|head| number(head, "head", config.heads)).transpose()?;

@@ -137,7 +137,8 @@ impl Frame<'_> {
     }
 
     fn source(&self) -> String {
-        let first = self.weights.first().map_or_else(String::new, |weight| format!(" | first token {weight:.2}"));
+        let first =
+            self.weights.first().map_or_else(String::new, |weight| format!(" | first token {weight:.2}"));
         format!("{}{first}", self.of)
     }
 
@@ -175,7 +176,8 @@ mod tests {
     #[test]
     fn what_is_looked_at_most_is_named_and_marked() {
         let pieces = pieces(&[b"The", b" cat", b" sat", b"\n", b"on"]);
-        let frame = Frame { pieces: &pieces, weights: &[0.5, 0.3, 0.15, 0.05], of: OF, colour: ColourDepth::None };
+        let frame =
+            Frame { pieces: &pieces, weights: &[0.5, 0.3, 0.15, 0.05], of: OF, colour: ColourDepth::None };
         assert_eq!(
             frame.lines(40, 10),
             ["The [cat] [sat]⏎", "on", "“on” ← cat 0.30  sat 0.15  ⏎ 0.05", "head 3.1 | first token 0.50"]
@@ -207,7 +209,8 @@ mod tests {
         for colour in [ColourDepth::None, ColourDepth::Palette, ColourDepth::True] {
             for width in [8, 19, 20, 33, 200] {
                 for height in [1, 2, 3, 9, 40] {
-                    let lines = Frame { pieces: &pieces, weights: &weights, of: OF, colour }.lines(width, height);
+                    let lines =
+                        Frame { pieces: &pieces, weights: &weights, of: OF, colour }.lines(width, height);
                     assert!(lines.len() <= height.max(2));
                     for line in &lines {
                         let line = plain(line);
@@ -217,7 +220,8 @@ mod tests {
                 }
             }
         }
-        let whole = Frame { pieces: &pieces, weights: &weights, of: OF, colour: ColourDepth::True }.lines(200, 40);
+        let whole =
+            Frame { pieces: &pieces, weights: &weights, of: OF, colour: ColourDepth::True }.lines(200, 40);
         assert!(plain(&whole[0]).contains("안녕하세요\\xEC\\x95 🙂"), "{:?}", whole[0]);
     }
 

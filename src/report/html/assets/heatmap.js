@@ -248,9 +248,11 @@ export class Heatmap {
   blank(scene, { x, y, zoom }, plot, right) {
     const { data, source, paper } = this.app;
     if (source.recorded(data.first_query, data.size) && source.before[data.size] === data.size) return;
-    const block = 2 ** this.level(zoom * Math.min(2, devicePixelRatio || 1));
+    const ratio = Math.min(2, devicePixelRatio || 1);
+    const block = 2 ** this.level(zoom * ratio);
     const bottom = Math.min(data.size, y + plot.height / zoom);
-    const top = (query) => Math.max(plot.top, plot.top + (query - y) * zoom);
+    // On whole pixels, so that nothing shines through at an edge.
+    const top = (query) => Math.max(plot.top, plot.top + Math.round((query - y) * zoom * ratio) / ratio);
     let from = null;
     for (let query = Math.floor(y / block) * block; ; query += block) {
       const empty = query < bottom && !source.recorded(query, query + block);
