@@ -111,6 +111,19 @@ function hostile() {
   return folder;
 }
 
+// A safetensors file: of each name its values and their shape.
+function tensors(path) {
+  const bytes = readFileSync(path);
+  const length = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.subarray(8, 8 + length).toString());
+  return Object.fromEntries(
+    Object.entries(header).filter(([name]) => name !== '__metadata__').map(([name, { dtype, shape, data_offsets: [from, to] }]) => {
+      const data = bytes.buffer.slice(bytes.byteOffset + 8 + length + from, bytes.byteOffset + 8 + length + to);
+      return [name, { shape, values: dtype === 'I64' ? new BigInt64Array(data) : new Float32Array(data) }];
+    }),
+  );
+}
+
 function text512() {
   const dump = join(work, 'generated');
   const sentence = 'Once upon a time, there was a little cat. The little cat liked to sit on the mat. ';
@@ -470,6 +483,51 @@ const cases = {
     const file = join(work, 'six.html');
     execFileSync(attend, ['map', 'The cat sat on the mat', '--html', file], { stdio: 'pipe' });
     await visit({ name: 'file', url: `file://${file}`, size: 6 });
+  },
+  // The walk's own arithmetic against Transformers' attention (tests/fixtures/walk/make.py).
+  walk: async () => {
+    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: ARGUMENTS });
+    for (const [family, layers] of [['llama', [1]], ['qwen3', [1]], ['gemma2', [0, 1]], ['gpt2', [1]]]) {
+      const reference = tensors(`tests/fixtures/walk/${family}.safetensors`);
+      const ids = [...reference.input_ids.values].join();
+      const file = join(work, `${family}.html`);
+      execFileSync(attend, ['map', '-m', `tests/fixtures/${family}`, '--prompt-ids', ids, '--html', file], { stdio: 'pipe' });
+      const page = await browser.newPage();
+      await page.goto(`file://${file}`);
+      for (const layer of layers) {
+        const of = (what) => reference[`${layer}.${what}`];
+        const [heads, size, dim] = of('query').shape;
+        const group = heads / of('key').shape[0];
+        const found = await page.evaluate(async ({ layer, heads, size }) => {
+          const app = window.attend;
+          const projected = await app.source.projections(layer);
+          const all = [];
+          for (let head = 0; head < heads; head++) {
+            for (let query = 0; query < size; query++) {
+              app.state = { ...app.state, layer, head, query };
+              const { q, keys, values, scores, weights, sum, allowed } = app.walk.numbers(projected);
+              all.push({ q: [...q], k: keys.map((x) => [...x]), v: values.map((x) => [...x]), scores: scores.map((x, key) => (allowed[key] ? x : 0)), weights, sum: [...sum] });
+            }
+          }
+          return all;
+        }, { layer, heads, size });
+        const worst = {};
+        found.forEach((ours, at) => {
+          const [head, query] = [Math.floor(at / size), at % size];
+          const part = (what, row, length) => of(what).values.subarray(row * length, (row + 1) * length);
+          const compare = (name, ours, theirs) => ours.forEach((x, i) => (worst[name] = Math.max(worst[name] ?? 0, Math.abs(x - theirs[i]))));
+          compare('Q', ours.q, part('query', head * size + query, dim));
+          ours.k.forEach((x, key) => compare('K', x, part('key', Math.floor(head / group) * size + key, dim)));
+          ours.v.forEach((x, key) => compare('V', x, part('value', Math.floor(head / group) * size + key, dim)));
+          for (const what of ['scores', 'weights']) compare(what, ours[what], part(what, head * size + query, size));
+          compare('sum', ours.sum, part('sum', head * size + query, dim));
+        });
+        const said = Object.entries(worst).map(([name, x]) => `${name} ${x.toExponential(0)}`).join(', ');
+        check(Object.keys(worst).length === 6 && Object.values(worst).every((x) => x < 1e-4), `walk of ${family}, layer ${layer}: ${said}`);
+      }
+      await page.close();
+    }
+    await browser.close();
   },
   hostile: async () => {
     const dump = hostile();
