@@ -352,7 +352,7 @@ async function visit({ name, url, size, painter = 'canvas', exact, more }) {
           check((await lead()).includes('(1)'), `hovering shades by a token: ${(await lead()).slice(0, 60)}`);
           await page.selectOption('[data-name=direction]', 'to');
           await page.hover('#token-0');
-          await page.waitForFunction(() => window.attend.text.lead.textContent.includes('gets most'), null, { timeout: 5000 }).catch(() => {});
+          await page.waitForFunction(() => window.attend.text.lead.textContent.includes('(0) gets most'), null, { timeout: 5000 }).catch(() => {});
           check((await lead()).includes('(0) gets most attention from'), `and the other way: ${(await lead()).slice(0, 60)}`);
           await page.selectOption('[data-name=direction]', 'from');
           await page.mouse.move(5, 5);

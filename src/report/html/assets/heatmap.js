@@ -244,9 +244,13 @@ export class Heatmap {
     return Math.min(levelsOf(this.app.data.size) - 1, Math.max(0, Math.ceil(Math.log2(1 / pixels) - 1e-6)));
   }
 
-  // Rows that were not recorded are paper, and no zeros.
+  // Keys that are hidden, and rows that were not recorded, are paper and no zeros.
   blank(scene, { x, y, zoom }, plot, right) {
-    const { data, source, paper } = this.app;
+    const { data, source, paper, state } = this.app;
+    const end = Math.min(right, plot.left + (state.hide - x) * zoom);
+    if (state.hide && end > plot.left) {
+      scene.rect(plot.left, plot.top, end - plot.left, Math.min(plot.height, (data.size - y) * zoom), { fill: `rgb(${paper.join(' ')})` });
+    }
     if (source.recorded(data.first_query, data.size) && source.before[data.size] === data.size) return;
     const ratio = Math.min(2, devicePixelRatio || 1);
     const block = 2 ** this.level(zoom * ratio);
@@ -340,8 +344,8 @@ export class Heatmap {
       if (!row) continue;
       const rest = restOf(row, state.hide);
       const [from, to] = app.source.seen(of.maps, of.layer, of.head, query);
-      for (let key = Math.max(from, Math.floor(x)); key < Math.min(to, x + plot.width / zoom); key++) {
-        const weight = key < state.hide ? 0 : row[key] * rest;
+      for (let key = Math.max(from, state.hide, Math.floor(x)); key < Math.min(to, x + plot.width / zoom); key++) {
+        const weight = row[key] * rest;
         const [at, down] = [plot.left + (key + 0.5 - x) * zoom, plot.top + (query + 0.5 - y) * zoom];
         if (at < plot.left + 8 || down < plot.top + 8) continue;
         const below = state.threshold > 0 && weight < state.threshold;

@@ -523,7 +523,8 @@ class App {
     if (turn !== this.telling) return;
     this.value = row[key];
     const [seen, recorded] = [this.visible(query, key), this.source.recorded(query)];
-    const shown = seen ? number(row[key]) : recorded ? 'masked' : 'not recorded';
+    const hidden = seen && key < state.hide;
+    const shown = hidden ? 'hidden' : seen ? number(row[key]) : recorded ? 'masked' : 'not recorded';
     const best = [...row.keys()].filter((at) => row[at] > 0).sort((a, b) => row[b] - row[a]).slice(0, 8);
     const sum = row.reduce((total, weight) => total + weight, 0);
     const token = data.tokens[query];
@@ -537,7 +538,7 @@ class App {
     this.reading.replaceChildren(
       element('dl', {}, ...pair('Query', token, query), ...pair('Key', data.tokens[key], key)),
       element('p', { className: 'weight' }, shown),
-      element('p', { className: 'soft' }, seen ? `of the attention of ${quoted(token)}` : recorded ? `${quoted(token)} may not look there` : `This recording left out what ${quoted(token)} attends to`),
+      element('p', { className: 'soft' }, hidden ? 'The rest of the row is brought back to 1' : seen ? `of the attention of ${quoted(token)}` : recorded ? `${quoted(token)} may not look there` : `This recording left out what ${quoted(token)} attends to`),
       recorded ? element('h2', {}, `${quoted(token)} attends to`) : '',
       element('ol', {}, ...best.map(line)),
       recorded ? element('p', { className: 'soft' }, `Its row sums to ${sum.toFixed(4)}.`) : '',
