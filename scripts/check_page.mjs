@@ -309,7 +309,8 @@ async function visit({ name, url, size, painter = 'canvas', exact, more }) {
       await page.keyboard.press('-');
       const far = await zoomOf();
       await page.keyboard.press('0');
-      check(near > far && (await zoomOf()) === fitted, `+ − 0: zoom ${near.toFixed(2)}, ${far.toFixed(2)}, ${(await zoomOf()).toFixed(2)}`);
+      const whole = await page.evaluate(() => window.attend.map.fit().zoom);
+      check(near > far && (await zoomOf()) === whole, `+ − 0: zoom ${near.toFixed(2)}, ${far.toFixed(2)}, ${(await zoomOf()).toFixed(2)}`);
     }
     await page.waitForTimeout(50);
     check((await page.evaluate(() => window.attend.live.textContent)).includes('head'), 'the live region reads the cell');

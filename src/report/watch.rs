@@ -15,6 +15,8 @@ const NAMED: usize = 8;
 const FAINT: f32 = 0.06;
 /// From this share on a token is marked where there are no colours.
 const MARKED: f32 = 0.4;
+/// Columns below which a line has room for little.
+const NARROW: usize = 36;
 /// Weights are measured by the largest, but not by one below this: noise stays pale.
 const LEAST: f32 = 0.02;
 
@@ -56,7 +58,7 @@ impl Frame<'_> {
         let mut lines = self.text(width);
         let room = height.saturating_sub(2).max(1);
         lines.drain(..lines.len().saturating_sub(room));
-        lines.push(cut(&self.named(), width));
+        lines.push(cut(&self.named(width), width));
         lines.push(dim(&cut(&self.source(), width), self.colour));
         lines.truncate(height.max(2));
         lines
@@ -120,8 +122,8 @@ impl Frame<'_> {
         format!("{}{}", &part[..part.len() - word.len()], shaded(word, share.min(1.0), self.colour))
     }
 
-    /// `"mat" looked at "cat" 0.41, "the" 0.20`
-    fn named(&self) -> String {
+    /// `“mat” ← cat 0.41  the 0.20`; without the new token where there is little room.
+    fn named(&self, width: usize) -> String {
         let mut best: Vec<usize> = (1..self.weights.len()).collect();
         best.sort_by(|a, b| self.weights[*b].total_cmp(&self.weights[*a]));
         let least = self.weights.iter().skip(1).fold(0.0f32, |most, weight| most.max(*weight)) * FAINT;
@@ -131,7 +133,7 @@ impl Frame<'_> {
         if names.is_empty() {
             names.push("nothing but the first token".into());
         }
-        let chosen = self.pieces.get(self.weights.len());
+        let chosen = self.pieces.get(self.weights.len()).filter(|_| width >= NARROW);
         let chosen = chosen.map_or_else(String::new, |piece| format!("“{}” ← ", piece.label));
         format!("{chosen}{}", names.join("  "))
     }
