@@ -10,6 +10,7 @@ pub mod html;
 pub mod label;
 pub mod table;
 pub mod views;
+pub mod watch;
 
 pub use colour::ColourDepth;
 pub use compare::Comparison;
