@@ -59,7 +59,8 @@ impl MapTable<'_> {
     fn room(&self, width: usize, height: usize) -> (usize, usize, usize, usize) {
         let number_width = self.labels.len().saturating_sub(1).to_string().len();
         // Narrow terminals need their columns for numbers.
-        let longest = LONGEST_LABEL.min(width.saturating_sub(2 * (number_width + 1)) / 2);
+        let longest = (width / 2).min(width.saturating_sub(1 + CELL)).saturating_sub(number_width);
+        let longest = longest.min(LONGEST_LABEL);
         let label_width = self.labels.iter().map(|label| label.width()).max().unwrap_or(0).min(longest);
         // Two lines of heading, and those that say what is left out.
         let rows = height.saturating_sub(2 + MORE.div_ceil(width.max(1))).max(1);

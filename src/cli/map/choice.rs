@@ -99,10 +99,8 @@ pub fn choose(args: &MapArgs, facts: &Facts) -> Result<Choice> {
         (0, "") => "each row sums to 1".into(),
         (0, sums) => sums.into(),
         (hidden, _) => {
-            format!(
-                "the first {} hidden, and the rest of each row brought back to a sum of 1",
-                counted(hidden, "key")
-            )
+            let keys = if hidden == 1 { "key".into() } else { format!("{hidden} keys") };
+            format!("first {keys} hidden, the rest of each row brought back to a sum of 1")
         }
     };
     Ok(Choice { maps, arrangement, place, sums })

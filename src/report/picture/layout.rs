@@ -121,7 +121,7 @@ impl Picture<'_> {
         let block = self.maps.first().map_or((1, 1), |map| map.block);
         let rows = Axis::new(self.queries.0, self.queries.1, block.0, point.1, letters);
         let keys = Axis::new(self.keys.0, self.keys.1, block.1, point.0, letters);
-        let heading = if titles.is_empty() { 0 } else { HEIGHT + 4 };
+        let heading = if titles.is_empty() { 0 } else { HEIGHT + 8 };
         let (left, top) = (MARGIN + rows.room(), keys.room() + heading);
         // A title may be wider than a small map.
         let titles_width = titles.iter().map(|title| width(title)).max().unwrap_or(0);
@@ -131,7 +131,7 @@ impl Picture<'_> {
             if let Some(title) = titles.get(place) {
                 // In the first line above the tokens, which belong to the map.
                 let above = if place < columns { top } else { y };
-                let up = if place < columns { keys.room() } else { 4 };
+                let up = if place < columns { keys.room() + 4 } else { 4 };
                 scene.text(x, above.saturating_sub(up + HEIGHT), &letters.drawable(title));
             }
             if place % columns == 0 {
