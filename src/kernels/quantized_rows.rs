@@ -1,11 +1,11 @@
 //! Activations in bytes: what quantised weights are multiplied by.
 //!
 //! Each row is cut into groups of 32 neighbours; a group has a scale, its largest value / 127, and
-//! its integers, the nearest to value / scale. A few groups of a transformer's activations hold
-//! values many times larger than the rest, and their coarse steps would make up much of the error:
-//! a group whose largest value is above [`OUTLIER`] times the mean of the row's groups gets a second
-//! scale and second integers, for what the first leave. So a value changes by at most
-//! `OUTLIER`/254 of that mean, or 1/254² of its group's largest, if that is more.
+//! its integers, the nearest to value / scale. A few values of a transformer's activations are many
+//! times larger than the rest, always in much the same columns, and the coarse steps they force upon
+//! their groups would make up much of the error: values above [`OUTLIER`] times the mean of the
+//! groups' largest are kept apart as they are, and their columns multiplied in f32 (as LLM.int8 does,
+//! Dettmers et al. 2022). So the others change by at most `OUTLIER`/254 of that mean.
 
 // As in `simd`: unsafe because of the CPU's instructions, which `Isa` proves.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -17,10 +17,8 @@ use super::simd::{Simd, dispatch};
 use super::tile::TILE_ROWS;
 use super::{Isa, Pool};
 
-/// How many times as large as the mean a group's largest value must be for a second set of integers.
-/// Larger factors are quicker (at 3, prompts are read half as fast again), but on SmolLM2-135M those
-/// of 1.5 and more move the perplexity of `q8_0` by over half a per cent on some tier.
-pub const OUTLIER: f32 = 1.0;
+/// How many times as large as the mean of the groups' largest a value must be to be kept as it is.
+pub const OUTLIER: f32 = 1.5;
 
 /// Rows in tiles of up to 12. In a tile of *r* rows, integers are `[depth / 32][r][32]`, scales and
 /// sums `[depth / 32][r]`.
@@ -29,65 +27,48 @@ pub(super) struct QuantizedRows {
     groups: usize,
     start: TileIntegers,
     /// What `start` points to.
-    _owned: (Integers, Integers, Vec<MaybeUninit<f32>>, Vec<u16>),
+    _owned: Owned,
 }
 
-/// value ≈ scale · integer.
-struct Integers {
+/// value ≈ scale · integer, but for outlying values, which stand apart and have the integer 0.
+struct Owned {
     integers: Vec<MaybeUninit<i8>>,
     scales: Vec<MaybeUninit<f32>>,
-    /// Σ of a group's integers.
-    sums: Vec<MaybeUninit<i32>>,
+    integer_sums: Vec<MaybeUninit<i32>>,
+    sums: Vec<MaybeUninit<f32>>,
+    outlying: Vec<MaybeUninit<u8>>,
+    columns: Vec<MaybeUninit<OutlyingColumn>>,
+    values: Vec<MaybeUninit<f32>>,
+}
+
+/// A column of a group in which some row's value stands apart.
+#[derive(Clone, Copy)]
+pub(super) struct OutlyingColumn {
+    /// In the group.
+    pub column: u8,
+    /// Bit *i*: row *i* of the tile's does.
+    pub rows: u16,
 }
 
 /// Where a tile's part of [`QuantizedRows`] lies; who multiplies only reads it.
 #[derive(Clone, Copy)]
 pub(super) struct TileIntegers {
-    pub first: RowIntegers,
-    /// Written where a row of the tile is outlying; there those of the others are 0.
-    pub second: RowIntegers,
-    /// Σ of a group's values, as the integers have them.
+    pub integers: *mut i8,
+    pub scales: *mut f32,
+    /// Σ of a group's integers.
+    pub integer_sums: *mut i32,
+    /// Σ of a group's values, as they are held.
     pub sums: *mut f32,
-    /// `[depth / 32]`: bit *i* says that row *i* of the tile has second integers there.
-    pub outlying: *mut u16,
+    /// `[depth / 32]`: how many of the group's columns follow in `columns`.
+    pub outlying: *mut u8,
+    /// Group after group, in order.
+    pub columns: *mut OutlyingColumn,
+    /// Of each of these columns the outlying values of all rows, 0 for rows that have none there.
+    pub values: *mut f32,
 }
 
 // SAFETY: only pointers; who uses them promises not to meet another thread there.
 unsafe impl Sync for TileIntegers {}
-
-/// One set of a tile's integers.
-#[derive(Clone, Copy)]
-pub(super) struct RowIntegers {
-    pub integers: *mut i8,
-    pub scales: *mut f32,
-    pub sums: *mut i32,
-}
-
-impl Integers {
-    fn unwritten(values: usize) -> Integers {
-        let groups = values / GROUP;
-        Integers { integers: unwritten(values), scales: unwritten(groups), sums: unwritten(groups) }
-    }
-
-    fn start(&mut self) -> RowIntegers {
-        RowIntegers {
-            integers: self.integers.as_mut_ptr().cast(),
-            scales: self.scales.as_mut_ptr().cast(),
-            sums: self.sums.as_mut_ptr().cast(),
-        }
-    }
-}
-
-impl RowIntegers {
-    /// Those of the groups from `group` on.
-    fn from(self, group: usize) -> RowIntegers {
-        RowIntegers {
-            integers: self.integers.wrapping_add(group * GROUP),
-            scales: self.scales.wrapping_add(group),
-            sums: self.sums.wrapping_add(group),
-        }
-    }
-}
 
 fn unwritten<T: Copy>(len: usize) -> Vec<MaybeUninit<T>> {
     let mut values = Vec::with_capacity(len);
@@ -105,16 +86,26 @@ impl QuantizedRows {
         assert!(depth.is_multiple_of(GROUP) && input.len().is_multiple_of(depth));
         let (tokens, groups) = (input.len() / depth, depth / GROUP);
         let tiles = tokens.div_ceil(TILE_ROWS);
-        let (mut first, mut second) = (Integers::unwritten(input.len()), Integers::unwritten(input.len()));
-        let mut sums = unwritten(tokens * groups);
-        let mut outlying = vec![0; tiles * groups];
-        let start = TileIntegers {
-            first: first.start(),
-            second: second.start(),
-            sums: sums.as_mut_ptr().cast(),
-            outlying: outlying.as_mut_ptr(),
+        let mut owned = Owned {
+            integers: unwritten(input.len()),
+            scales: unwritten(tokens * groups),
+            integer_sums: unwritten(tokens * groups),
+            sums: unwritten(tokens * groups),
+            outlying: unwritten(tiles * groups),
+            // As many as there can be; what is never written takes no memory.
+            columns: unwritten(tiles * depth),
+            values: unwritten(input.len()),
         };
-        let rows = QuantizedRows { groups, start, _owned: (first, second, sums, outlying) };
+        let start = TileIntegers {
+            integers: owned.integers.as_mut_ptr().cast(),
+            scales: owned.scales.as_mut_ptr().cast(),
+            integer_sums: owned.integer_sums.as_mut_ptr().cast(),
+            sums: owned.sums.as_mut_ptr().cast(),
+            outlying: owned.outlying.as_mut_ptr().cast(),
+            columns: owned.columns.as_mut_ptr().cast(),
+            values: owned.values.as_mut_ptr().cast(),
+        };
+        let rows = QuantizedRows { groups, start, _owned: owned };
         pool.for_each(tiles, 1, |tile| {
             let first = tile * TILE_ROWS;
             let input = &input[first * depth..tokens.min(first + TILE_ROWS) * depth];
@@ -126,12 +117,16 @@ impl QuantizedRows {
 
     /// What the tile that starts at a row holds.
     pub fn tile(&self, first_row: usize) -> TileIntegers {
-        let group = first_row * self.groups;
+        let (group, tile) = (first_row * self.groups, first_row / TILE_ROWS * self.groups);
+        let start = &self.start;
         TileIntegers {
-            first: self.start.first.from(group),
-            second: self.start.second.from(group),
-            sums: self.start.sums.wrapping_add(group),
-            outlying: self.start.outlying.wrapping_add(first_row / TILE_ROWS * self.groups),
+            integers: start.integers.wrapping_add(group * GROUP),
+            scales: start.scales.wrapping_add(group),
+            integer_sums: start.integer_sums.wrapping_add(group),
+            sums: start.sums.wrapping_add(group),
+            outlying: start.outlying.wrapping_add(tile),
+            columns: start.columns.wrapping_add(tile * GROUP),
+            values: start.values.wrapping_add(group * GROUP),
         }
     }
 }
@@ -160,51 +155,62 @@ unsafe fn quantize_tile_body<S: Simd>(input: &[f32], depth: usize, out: TileInte
             }
             let largest = S::maximum(largest);
             total += largest;
-            *out.first.scales.add(group * rows + row) = largest;
+            *out.scales.add(group * rows + row) = largest;
         }
         limits[row] = OUTLIER * (total / groups as f32);
         if S::sum(differences).is_nan() {
             for (group, values) in values.as_chunks::<GROUP>().0.iter().enumerate() {
                 if !values.iter().all(|value| value.is_finite()) {
-                    *out.first.scales.add(group * rows + row) = f32::NAN;
+                    *out.scales.add(group * rows + row) = f32::NAN;
                 }
             }
         }
     }
+    let mut columns = 0;
     for group in 0..groups {
-        let values = |row: usize| input.as_ptr().add(row * depth + group * GROUP);
         let at = group * rows;
-        let mut outlying = 0u16;
+        let values = |row: usize| input.as_ptr().add(row * depth + group * GROUP);
+        let mut outlying = [0u16; GROUP];
+        let mut any = false;
         for (row, limit) in limits[..rows].iter().enumerate() {
-            let largest = *out.first.scales.add(at + row);
+            let largest = *out.scales.add(at + row);
             if largest > *limit {
-                outlying |= 1 << row;
-            }
-            *out.sums.add(at + row) = quantize_group::<S>(values(row), largest, out.first, at + row);
-        }
-        *out.outlying.add(group) = outlying;
-        if outlying == 0 {
-            continue;
-        }
-        for row in 0..rows {
-            let (first, mut left) = (*out.first.scales.add(at + row), [0f32; GROUP]);
-            if outlying & 1 << row != 0 {
-                for column in (0..GROUP).step_by(S::LANES) {
-                    let integers = S::load_i8(out.first.integers.add((at + row) * GROUP + column));
-                    let value = S::load(values(row).add(column));
-                    S::store(left.as_mut_ptr().add(column), S::fma(integers, S::splat(-first), value));
+                any = true;
+                let mut rest = values(row).cast::<[f32; GROUP]>().read();
+                let mut apart = 0.0;
+                for (value, outlying) in rest.iter_mut().zip(&mut outlying) {
+                    if value.abs() > *limit {
+                        *outlying |= 1 << row;
+                        apart += *value;
+                        *value = 0.0;
+                    }
                 }
+                let largest = rest.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+                *out.sums.add(at + row) = apart + quantize_group::<S>(rest.as_ptr(), largest, out, at + row);
+            } else {
+                *out.sums.add(at + row) = quantize_group::<S>(values(row), largest, out, at + row);
             }
-            let largest = left.iter().fold(0f32, |a, b| a.max(b.abs()));
-            *out.sums.add(at + row) += quantize_group::<S>(left.as_ptr(), largest, out.second, at + row);
         }
+        let before = columns;
+        if any {
+            for (column, outlying) in outlying.iter().enumerate().filter(|(_, rows)| **rows != 0) {
+                *out.columns.add(columns) = OutlyingColumn { column: column as u8, rows: *outlying };
+                for row in 0..rows {
+                    let apart = outlying >> row & 1 == 1;
+                    *out.values.add(columns * rows + row) =
+                        if apart { *values(row).add(column) } else { 0.0 };
+                }
+                columns += 1;
+            }
+        }
+        *out.outlying.add(group) = (columns - before) as u8;
     }
 }
 
 /// Quantises a group, whose largest value is known, to its place; answers the sum of what its values
 /// have become. A largest value that is not finite makes the scale NaN, so that it is not lost.
 #[inline(always)]
-unsafe fn quantize_group<S: Simd>(values: *const f32, largest: f32, out: RowIntegers, group: usize) -> f32 {
+unsafe fn quantize_group<S: Simd>(values: *const f32, largest: f32, out: TileIntegers, group: usize) -> f32 {
     let scale = if largest.is_finite() { largest / 127.0 } else { f32::NAN };
     // A value that is not finite becomes 0.
     let inverse = if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
@@ -220,7 +226,7 @@ unsafe fn quantize_group<S: Simd>(values: *const f32, largest: f32, out: RowInte
     // Exact: at most 32 · 127.
     let sum = S::sum(sum);
     *out.scales.add(group) = scale;
-    *out.sums.add(group) = sum as i32;
+    *out.integer_sums.add(group) = sum as i32;
     scale * sum
 }
 
@@ -231,35 +237,36 @@ mod tests {
     /// The tile that starts at a row, as slices.
     struct Seen {
         rows: usize,
-        integers: [Vec<i8>; 2],
-        scales: [Vec<f32>; 2],
+        integers: Vec<i8>,
+        scales: Vec<f32>,
         sums: Vec<f32>,
-        outlying: Vec<u16>,
+        /// `[depth][rows]`, 0 where none is.
+        outlying: Vec<f32>,
     }
 
-    fn seen(rows: &QuantizedRows, first: usize, count: usize) -> Seen {
-        let tile = rows.tile(first);
-        let groups = rows.groups;
-        // SAFETY: the tile has that many rows. Second integers are read only where a row is outlying.
+    fn seen(quantized: &QuantizedRows, first: usize, rows: usize) -> Seen {
+        let tile = quantized.tile(first);
+        let groups = quantized.groups;
+        let mut outlying = vec![0.0; groups * GROUP * rows];
+        // SAFETY: the tile has that many rows, and as many columns as it says.
         unsafe {
-            let outlying = std::slice::from_raw_parts(tile.outlying, groups).to_vec();
-            let read = |part: RowIntegers, all: bool| {
-                let (mut integers, mut scales) = (vec![], vec![]);
-                for group in 0..groups * count {
-                    let there = all || outlying[group / count] != 0;
-                    scales.push(if there { *part.scales.add(group) } else { 0.0 });
-                    let at = |column| if there { *part.integers.add(group * GROUP + column) } else { 0 };
-                    integers.extend((0..GROUP).map(at));
+            let mut next = 0;
+            for group in 0..groups {
+                for _ in 0..*tile.outlying.add(group) {
+                    let OutlyingColumn { column, rows: marked } = *tile.columns.add(next);
+                    for row in 0..rows {
+                        let value = *tile.values.add(next * rows + row);
+                        assert_eq!(value != 0.0, marked >> row & 1 == 1);
+                        outlying[(group * GROUP + usize::from(column)) * rows + row] = value;
+                    }
+                    next += 1;
                 }
-                (integers, scales)
-            };
-            let ((first, first_scales), (second, second_scales)) =
-                (read(tile.first, true), read(tile.second, false));
+            }
             Seen {
-                rows: count,
-                integers: [first, second],
-                scales: [first_scales, second_scales],
-                sums: std::slice::from_raw_parts(tile.sums, groups * count).to_vec(),
+                rows,
+                integers: std::slice::from_raw_parts(tile.integers, groups * rows * GROUP).to_vec(),
+                scales: std::slice::from_raw_parts(tile.scales, groups * rows).to_vec(),
+                sums: std::slice::from_raw_parts(tile.sums, groups * rows).to_vec(),
                 outlying,
             }
         }
@@ -279,22 +286,28 @@ mod tests {
                 let tile = seen(&rows, first, TILE_ROWS.min(tokens - first));
                 let values = &input[token * depth..(token + 1) * depth];
                 let mean = values.chunks(GROUP).map(largest).sum::<f32>() / (depth / GROUP) as f32;
+                let limit = OUTLIER * mean;
+                let mut apart = 0;
                 for (group, values) in values.chunks(GROUP).enumerate() {
                     let at = group * tile.rows + token - first;
-                    // One group in five is the large one.
-                    assert_eq!(tile.outlying[group] >> (token - first) & 1 == 1, group == 1, "{isa}");
                     let mut sum = 0.0;
                     for (column, value) in values.iter().enumerate() {
-                        let part = |set: usize| {
-                            f32::from(tile.integers[set][at * GROUP + column]) * tile.scales[set][at]
-                        };
-                        let ours = part(0) + part(1);
+                        let integer = f32::from(tile.integers[at * GROUP + column]);
+                        let outlying = tile.outlying[(group * GROUP + column) * tile.rows + token - first];
+                        let ours = integer * tile.scales[at] + outlying;
                         sum += ours;
-                        let bound = if group == 1 { mean / 253.0 } else { largest(values) / 253.0 };
-                        assert!((ours - value).abs() <= bound, "{isa}: {value} became {ours}");
+                        if value.abs() > limit {
+                            apart += 1;
+                            assert_eq!((outlying, integer), (*value, 0.0), "{isa}");
+                        } else {
+                            assert_eq!(outlying, 0.0, "{isa}");
+                            let bound = largest(values).min(limit) / 253.0;
+                            assert!((ours - value).abs() <= bound, "{isa}: {value} became {ours}");
+                        }
                     }
                     assert!((tile.sums[at] - sum).abs() < 1e-3, "{isa}: {} for {sum}", tile.sums[at]);
                 }
+                assert!((8..32).contains(&apart), "{isa}: {apart} values stand apart");
             }
         }
     }
@@ -309,13 +322,13 @@ mod tests {
                 seen(&QuantizedRows::new(isa, &pool, &input, 32), 0, 1)
             };
             let zero = with(0.0);
-            assert!(zero.scales[0] == [0.0] && zero.integers[0].iter().all(|integer| *integer == 0));
+            assert!(zero.scales == [0.0] && zero.integers.iter().all(|integer| *integer == 0));
             let tiny = with(1e-44);
-            assert!(tiny.scales[0][0] < 1e-44 && tiny.integers[0].iter().all(|integer| *integer == 0));
+            assert!(tiny.scales[0] < 1e-44 && tiny.integers.iter().all(|integer| *integer == 0));
             for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                assert!(with(value).scales[0][0].is_nan(), "{isa}: {value} must not be lost");
+                assert!(with(value).scales[0].is_nan(), "{isa}: {value} must not be lost");
             }
-            assert_eq!(with(f32::MAX).integers[0][5], 127);
+            assert_eq!(with(f32::MAX).integers[5], 127);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The tile over a [quantised panel](super::quantized_panel): rows of bytes times rows of bytes.
 //!
 //! In each group of 32 columns the products of integers are summed exactly, in i32; scales and
-//! minima then turn the sum into f32, which is added to the groups before it in order. So a row gets
-//! the same bits alone and among others, and a group's sum is the same on every tier.
+//! minima then turn the sum into f32, which is added to the groups before it in order, and after it
+//! the products of the group's outlying values. So a row gets the same bits alone and among others,
+//! and a group's sum is the same on every tier.
 
 // As in `tile`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -12,7 +13,7 @@ use half::f16;
 use super::PANEL;
 use super::element::ElementType;
 use super::quantized_panel::{GROUP, Layout};
-use super::quantized_rows::{RowIntegers, TileIntegers};
+use super::quantized_rows::{OutlyingColumn, TileIntegers};
 use super::simd::{Simd, dispatch};
 use super::tile::prefetch_ahead;
 
@@ -159,33 +160,45 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
     let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
     let x = args.x;
     let rows_here = ((1 << ROWS) - 1) << first_row;
-    // Of the group's first scale; its integers start at 32 times that.
-    let (mut number, mut at) = (0, first_row);
+    // Of the group's first scale, whose integers start at 32 times that; and of its outlying columns.
+    let (mut number, mut at, mut next) = (0, first_row, 0);
     for block in 0..args.depth / (GROUP * layout.groups) {
         let block = args.panel.add(block * layout.block());
         for group_in_block in 0..layout.groups {
             let group = block.add(layout.header + group_in_block * layout.group());
             let quads = group.add(layout.group_header);
-            let outlying = *x.outlying.add(number) & rows_here != 0;
-            let sums = dot_group::<S, Q, ROWS, VECTORS>(x.first, quads, part, at, ROWS == 1);
-            let mut second = [[S::splat_i32(0); VECTORS]; ROWS];
-            if outlying {
-                second = dot_group::<S, Q, ROWS, VECTORS>(x.second, quads, part, at, false);
-            }
+            let sums = dot_group::<S, Q, ROWS, VECTORS>(x, quads, part, at);
+            let mut factors = [S::splat(0.0); VECTORS];
             for vector in 0..VECTORS {
                 let (factor, summand) = Q::factors::<S>(block, group, first + vector * S::LANES);
+                factors[vector] = factor;
                 for (row, totals) in totals.iter_mut().enumerate() {
                     let total = &mut totals[vector];
-                    let scale = S::mul(factor, S::splat(*x.first.scales.add(at + row)));
+                    let scale = S::mul(factor, S::splat(*x.scales.add(at + row)));
                     *total = S::fma(S::to_f32(sums[row][vector]), scale, *total);
-                    if outlying {
-                        let scale = S::mul(factor, S::splat(*x.second.scales.add(at + row)));
-                        *total = S::fma(S::to_f32(second[row][vector]), scale, *total);
-                    }
                     if Q::HAS_SUMMAND {
                         *total = S::fma(summand, S::splat(*x.sums.add(at + row)), *total);
                     }
                 }
+            }
+            for _ in 0..*x.outlying.add(number) {
+                let OutlyingColumn { column, rows } = *x.columns.add(next);
+                if rows & rows_here != 0 {
+                    let column = usize::from(column);
+                    let quad = weights::<S, Q, VECTORS>(quads.add(column / 4 * layout.quad), part);
+                    let values = x.values.add(next * args.rows + first_row);
+                    for vector in 0..VECTORS {
+                        let integer = S::to_f32(S::byte(quad[vector], column % 4));
+                        let integer =
+                            S::add(integer, S::splat(if Q::NIBBLES { -Q::BIAS } else { -128 } as f32));
+                        let weight = S::mul(factors[vector], integer);
+                        for (row, totals) in totals.iter_mut().enumerate() {
+                            // Adds 0 to rows whose value there is among the integers.
+                            totals[vector] = S::fma(weight, S::splat(*values.add(row)), totals[vector]);
+                        }
+                    }
+                }
+                next += 1;
             }
             number += 1;
             at += args.rows;
@@ -202,23 +215,22 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
 /// The exact sums of products of a group's integers.
 #[inline(always)]
 unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
-    x: RowIntegers,
+    x: TileIntegers,
     quads: *const u8,
     part: usize,
     at: usize,
-    prefetch: bool,
 ) -> [[S::Integers; VECTORS]; ROWS] {
     let bias = if Q::NIBBLES { Q::BIAS } else { S::DOT_BIAS };
     let mut sums = [[S::splat_i32(0); VECTORS]; ROWS];
     if bias != 0 {
         for (row, sums) in sums.iter_mut().enumerate() {
-            *sums = [S::splat_i32(-bias * *x.sums.add(at + row)); VECTORS];
+            *sums = [S::splat_i32(-bias * *x.integer_sums.add(at + row)); VECTORS];
         }
     }
     let mut integers = x.integers.add(at * GROUP);
     let mut quad = quads;
     for _ in 0..GROUP / 4 {
-        if prefetch {
+        if ROWS == 1 {
             prefetch_ahead(quad);
             if !Q::NIBBLES {
                 prefetch_ahead(quad.add(64));

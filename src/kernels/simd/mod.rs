@@ -191,6 +191,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_bytes(from: *const u8) -> Self::Bytes;
     /// The same four bytes in each lane.
     unsafe fn splat_bytes(from: *const i8) -> Self::Bytes;
+    /// One of each lane's four bytes, as a number of 0 to 255.
+    unsafe fn byte(a: Self::Bytes, which: usize) -> Self::Integers;
     /// The low four bits of each byte, and the high ones.
     unsafe fn nibbles(a: Self::Bytes) -> (Self::Bytes, Self::Bytes);
     /// `sum + Σ weight · x` over each lane's four bytes; weights of 0 to 15, x of −127 to 127.
@@ -374,6 +376,10 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> [[u8; 4]; 8] {
         [from.cast::<[u8; 4]>().read_unaligned(); 8]
+    }
+    #[inline(always)]
+    unsafe fn byte(a: [[u8; 4]; 8], which: usize) -> [i32; 8] {
+        a.map(|bytes| bytes[which].into())
     }
     #[inline(always)]
     unsafe fn nibbles(a: [[u8; 4]; 8]) -> ([[u8; 4]; 8], [[u8; 4]; 8]) {

@@ -117,6 +117,11 @@ impl Simd for Avx2 {
         _mm256_set1_epi32(from.cast::<i32>().read_unaligned())
     }
     #[inline(always)]
+    unsafe fn byte(a: __m256i, which: usize) -> __m256i {
+        let shifted = _mm256_srl_epi32(a, _mm_cvtsi32_si128(8 * which as i32));
+        _mm256_and_si256(shifted, _mm256_set1_epi32(255))
+    }
+    #[inline(always)]
     unsafe fn nibbles(a: __m256i) -> (__m256i, __m256i) {
         let low = _mm256_set1_epi8(15);
         (_mm256_and_si256(a, low), _mm256_and_si256(_mm256_srli_epi16(a, 4), low))
@@ -241,6 +246,11 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     #[inline(always)]
     unsafe fn splat_bytes(from: *const i8) -> __m512i {
         _mm512_set1_epi32(from.cast::<i32>().read_unaligned())
+    }
+    #[inline(always)]
+    unsafe fn byte(a: __m512i, which: usize) -> __m512i {
+        let shifted = _mm512_srl_epi32(a, _mm_cvtsi32_si128(8 * which as i32));
+        _mm512_and_si512(shifted, _mm512_set1_epi32(255))
     }
     #[inline(always)]
     unsafe fn nibbles(a: __m512i) -> (__m512i, __m512i) {

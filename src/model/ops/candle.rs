@@ -33,7 +33,7 @@ pub(super) fn matmul(input: &Tensor, matrices: &[CandleMatrix]) -> Result<Tensor
 }
 
 /// Values as quantised weights meet them: of each group of 32, the nearest multiples of its largest
-/// value / 127; and in groups above the mean of the row, so for what that leaves.
+/// value / 127, but for values far above the mean of the groups' largest, which stay as they are.
 fn rounded(input: &Tensor) -> Result<Tensor> {
     let (tokens, width) = input.dims2()?;
     let groups = input.reshape((tokens, width / GROUP, GROUP))?;
@@ -42,11 +42,11 @@ fn rounded(input: &Tensor) -> Result<Tensor> {
         let integers = values.broadcast_div(&scale.maximum(f32::MIN_POSITIVE)?)?.round()?;
         Ok(integers.broadcast_mul(&scale)?)
     };
-    let sizes = groups.abs()?.max_keepdim(D::Minus1)?;
-    let large = sizes.broadcast_gt(&(sizes.mean_keepdim(1)? * f64::from(OUTLIER))?)?.to_dtype(DType::F32)?;
-    let near = nearest(&groups)?;
-    let left = nearest(&(groups - &near)?)?.broadcast_mul(&large)?;
-    Ok((near + left)?.reshape((tokens, width))?)
+    let sizes = groups.abs()?;
+    let limit = (sizes.max_keepdim(D::Minus1)?.mean_keepdim(1)? * f64::from(OUTLIER))?;
+    let outlying = (&groups * sizes.broadcast_gt(&limit)?.to_dtype(DType::F32)?)?;
+    let near = nearest(&(groups - &outlying)?)?;
+    Ok((near + outlying)?.reshape((tokens, width))?)
 }
 
 /// The norm of the last dimension. `weight` and bias have its size, or are `[heads, size]`.
