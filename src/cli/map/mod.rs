@@ -94,8 +94,8 @@ struct FileArgs {
     /// all layers by all heads
     #[arg(long, value_enum, default_value_t = Show::Head)]
     show: Show,
-    /// Draw a picture; a point of a map of more than 1,024 tokens (400 or less side by side, 64 or less
-    /// in an overview of all) is the maximum of a block of weights
+    /// Draw a picture; of a map of more than 1,024 tokens (400 or fewer side by side, 128 or fewer in an
+    /// overview of all) a point is the maximum of a block of weights, as its title says
     #[arg(long, value_name = "FILE")]
     png: Option<PathBuf>,
     /// Draw the same picture with text as text

@@ -41,7 +41,7 @@ impl Arrangement {
             Arrangement::One => 1024,
             Arrangement::Grid(_) => (1600 / columns(maps)).clamp(96, 400),
             Arrangement::Overview { layers, heads, .. } => {
-                (2048 / layers.len().max(heads.len()).max(1)).clamp(16, 64)
+                (3200 / layers.len().max(heads.len()).max(1)).clamp(16, 128)
             }
         }
     }

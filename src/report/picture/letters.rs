@@ -82,8 +82,8 @@ fn glyphs() -> HashMap<char, Glyph> {
         let absent = pixels(font, '\u{7f}');
         for c in mapping.chars().filter(|c| !c.is_control()) {
             let glyph = pixels(font, c);
-            // Places of a font that it does not fill are blank, or look like a control character.
-            let drawn = c.is_whitespace() || (glyph != absent && glyph != [0; HEIGHT]);
+            // Places that a font does not fill are blank, or look like a control character's.
+            let drawn = c.is_ascii() || c.is_whitespace() || (glyph != absent && glyph != [0; HEIGHT]);
             if drawn {
                 glyphs.entry(c).or_insert(glyph);
             }
@@ -122,6 +122,8 @@ mod tests {
         let drawn = "AZaz09~éßŁőğŞñ…␣⏎⇥ΑΩαωЖяЁёｶ€×·";
         assert_eq!(Letters::Pixels.drawable(drawn), drawn);
         assert!(drawn.chars().all(|c| glyph(c).unwrap().iter().any(|row| *row != 0)));
+        let ascii: String = (' '..='~').collect();
+        assert_eq!(Letters::Pixels.drawable(&ascii), ascii);
         assert_eq!(Letters::Pixels.drawable("한a"), "\\ud55ca");
         assert_eq!(Letters::Pixels.drawable("🙂"), "\\u1f642");
         assert_eq!(Letters::Readers.drawable("한a"), "한a");
