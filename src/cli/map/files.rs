@@ -12,9 +12,9 @@ use attend::report::picture::letters::Letters;
 use attend::report::picture::{Arrangement, Picture, Pooled, PooledMaps, Scale, png, svg};
 use attend::report::rows::{MapOf, MapRows, MapSink, Shown};
 
+use super::super::out_file::OutFile;
 use super::super::usage;
 use super::choice::{Choice, of_mask, span, within};
-use super::out_file::OutFile;
 use super::source::{Facts, Source};
 use super::terminal::brightest;
 use super::{FileArgs, MapArgs};

@@ -3,7 +3,6 @@
 
 mod choice;
 mod files;
-mod out_file;
 mod source;
 mod terminal;
 

@@ -28,7 +28,7 @@ pub struct Source {
 }
 
 enum Of {
-    Dump { dump: Dump, step: usize },
+    Dump { dump: Box<Dump>, step: usize },
     Text { checkpoint: Box<Checkpoint>, prompt: Prompt, ablated: Option<HeadIntervention> },
 }
 
@@ -236,7 +236,7 @@ fn of_dump(args: &MapArgs, folder: &Path) -> Result<Source> {
         learned: None,
         step: Some((step, dump.steps().len())),
     };
-    Ok(Source { facts, rows: Of::Dump { dump, step } })
+    Ok(Source { facts, rows: Of::Dump { dump: Box::new(dump), step } })
 }
 
 fn token_label(token: Option<&TokenRecord>, position: usize) -> String {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tempfile::NamedTempFile;
 
-use super::super::output::{megabytes, note};
-use super::super::usage;
+use super::output::{megabytes, note};
+use super::usage;
 
 pub struct OutFile {
     path: PathBuf,
