@@ -36,9 +36,6 @@ fn encode(pixels: &Pixels, to: impl io::Write) -> io::Result<()> {
     let mut encoder = png::Encoder::new(to, pixels.width as u32, pixels.height as u32);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::High);
-    // Few colours in squares: neighbours are equal or unlike, and their differences compress worse.
-    encoder.set_filter(png::Filter::NoFilter);
     let mut writer = encoder.write_header().map_err(io::Error::other)?;
     writer.write_image_data(&pixels.bytes).map_err(io::Error::other)?;
     writer.finish().map_err(io::Error::other)
