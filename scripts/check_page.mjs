@@ -1,6 +1,7 @@
 // What scripts/check-page runs: `node check_page.mjs FOLDER-WITH-NODE-MODULES FOLDER-FOR-SCREENSHOTS [NAME...]`.
-// Limits: first paint 2 s, median frame of pan and zoom 1/30 s, 500 MB of heap; no request that
-// leaves the page's own server, no message in the console, every key works, axe finds nothing.
+// Limits: first paint 2 s, median frame of pan and zoom 1/30 s, 500 MB of heap and of the page's process;
+// no request that leaves the page's own server, no message in the console, every key works, axe finds
+// nothing. A server that ends before it is told to is a failure, whatever the page then does.
 import { spawn, execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync, closeSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -71,16 +72,56 @@ function synthetic(size) {
 
 // Starts `attend view` and waits for its address.
 async function serve(args) {
-  const child = spawn(attend, ['view', '--no-browser', '--port', '0', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(attend, ['view', '--no-browser', '--port', '0', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (data) => (said += data));
+  let stopping = false;
+  const ended = new Promise((done) => child.on('exit', (code, signal) => {
+    if (!stopping) check(false, `attend view ${args.join(' ').slice(0, 60)} ended by itself: code ${code}, signal ${signal}, it said: ${said}`);
+    done(code);
+  }));
   const url = await new Promise((done, failed) => {
     let text = '';
     child.stdout.on('data', (data) => {
       text += data;
       if (text.includes('\n')) done(text.trim());
     });
-    child.on('exit', (code) => failed(new Error(`attend view ${args.join(' ')} ended with ${code}`)));
+    ended.then(() => failed(new Error('there is no server')));
   });
-  return { url, stop: () => child.kill('SIGINT') };
+  const stop = async () => {
+    stopping = true;
+    const asked = performance.now();
+    child.kill('SIGINT');
+    const code = await Promise.race([ended, new Promise((late) => setTimeout(late, 5000, 'still running'))]);
+    check(code === 0, `Ctrl-C ends the server after ${(performance.now() - asked).toFixed(0)} ms with ${code}`);
+    child.kill('SIGKILL');
+  };
+  return { url, stop };
+}
+
+// Texts that try to be something else: markup, controls, right-to-left, half characters.
+const HOSTILE = ['<script>window.hacked=1</script>', '<img src=x onerror=window.hacked=1>', '</script>', '<!--', '\n', ' \t', '\u0000\u001b[2J', '\u202eright', ' שלום', ' مرحبا', ' 한국어', '🙂', '👩\u200d👧', '"\'&amp;', '\ufffe', '{{script}}'];
+function hostile() {
+  const folder = synthetic(HOSTILE.length + 2);
+  const line = (index, text, bytes) => JSON.stringify({ index, id: index, text, bytes, role: 'prompt', logprob: null });
+  const lines = HOSTILE.map((text, index) => line(index, text, [...Buffer.from(text)]));
+  // A Hangul syllable of two tokens: the first adds nothing to the text.
+  lines.push(line(HOSTILE.length, '', [0xed, 0x95]), line(HOSTILE.length + 1, '한', [0x9c]));
+  writeFileSync(join(folder, 'tokens.jsonl'), lines.join('\n') + '\n');
+  return folder;
+}
+
+// A safetensors file: of each name its values and their shape.
+function tensors(path) {
+  const bytes = readFileSync(path);
+  const length = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.subarray(8, 8 + length).toString());
+  return Object.fromEntries(
+    Object.entries(header).filter(([name]) => name !== '__metadata__').map(([name, { dtype, shape, data_offsets: [from, to] }]) => {
+      const data = bytes.buffer.slice(bytes.byteOffset + 8 + length + from, bytes.byteOffset + 8 + length + to);
+      return [name, { shape, values: dtype === 'I64' ? new BigInt64Array(data) : new Float32Array(data) }];
+    }),
+  );
 }
 
 function text512() {
@@ -111,7 +152,7 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 const ARGUMENTS = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'];
 const GL = ['--use-angle=swiftshader', '--enable-unsafe-swiftshader'];
 
-async function visit({ name, url, size, painter = 'canvas', exact }) {
+async function visit({ name, url, size, painter = 'canvas', exact, more }) {
   console.log(`${name} (${painter})`);
   const browser = await chromium.launch({
     executablePath: '/usr/bin/chromium',
@@ -125,6 +166,10 @@ async function visit({ name, url, size, painter = 'canvas', exact }) {
   page.on('console', (message) => {
     // Said by the software GL itself, of how it reads back.
     if (!message.text().includes('GPU stall due to ReadPixels')) messages.push(message.text());
+  });
+  page.on('dialog', (dialog) => {
+    messages.push(`a dialog: ${dialog.message()}`);
+    dialog.dismiss();
   });
   page.on('pageerror', (error) => messages.push(String(error.stack ?? error)));
   page.on('request', (request) => {
@@ -189,6 +234,27 @@ async function visit({ name, url, size, painter = 'canvas', exact }) {
     await settled();
     await shot('zoomed');
 
+    // By pointer: the wheel zooms around it, a drag moves the map, a double click shows all of it.
+    const box = await page.locator('.heatmap').first().boundingBox();
+    await page.evaluate(() => window.attend.fit());
+    await settled();
+    const zoomOf = () => page.evaluate(() => window.attend.map.camera().zoom);
+    const fitted = await zoomOf();
+    await page.mouse.move(box.x + box.width * 0.45, box.y + box.height * 0.55);
+    await page.mouse.wheel(0, -400);
+    await settled();
+    check(size === 1 || (await zoomOf()) > fitted, `the wheel zooms ${fitted.toFixed(2)} → ${(await zoomOf()).toFixed(2)}`);
+    if (size > 64) {
+      const left = await page.evaluate(() => window.attend.map.camera().x);
+      await page.mouse.down();
+      await page.mouse.move(box.x + box.width * 0.45 + 60, box.y + box.height * 0.55, { steps: 4 });
+      await page.mouse.up();
+      check((await page.evaluate(() => window.attend.map.camera().x)) < left, 'a drag moves the map');
+    }
+    await page.mouse.dblclick(box.x + box.width * 0.45, box.y + box.height * 0.55);
+    await settled();
+    check((await zoomOf()) === fitted, 'a double click shows the whole map');
+
     if (exact) {
       await page.evaluate(({ query, key, layer, head }) => { const app = window.attend; app.fit(); app.set({ layer, head, colour: 'grey', scale: 'linear' }); app.select(0, 0); }, exact);
       let seen = 0, levels = 0;
@@ -236,6 +302,15 @@ async function visit({ name, url, size, painter = 'canvas', exact }) {
       await press('ArrowLeft', 'key', (a, b) => b === a - 1);
       await press('ArrowUp', 'query', (a, b) => b === a - 1);
       await press('ArrowDown', 'query', (a, b) => b === a + 1);
+      await press('Shift+ArrowUp', 'query', (a, b) => b === Math.max(a - 10, 0));
+      await press('Shift+ArrowDown', 'query', (a, b) => b >= a);
+      await page.keyboard.press('+');
+      const near = await zoomOf();
+      await page.keyboard.press('-');
+      const far = await zoomOf();
+      await page.keyboard.press('0');
+      const whole = await page.evaluate(() => window.attend.map.fit().zoom);
+      check(near > far && (await zoomOf()) === whole, `+ − 0: zoom ${near.toFixed(2)}, ${far.toFixed(2)}, ${(await zoomOf()).toFixed(2)}`);
     }
     await page.waitForTimeout(50);
     check((await page.evaluate(() => window.attend.live.textContent)).includes('head'), 'the live region reads the cell');
@@ -247,6 +322,12 @@ async function visit({ name, url, size, painter = 'canvas', exact }) {
     if (steps > 1) {
       await press('.', 'step', (a, b) => b === a + 1);
       await press(',', 'step', (a, b) => b === a - 1);
+      await page.keyboard.press(' ');
+      const before = await state('step');
+      await page.waitForFunction((before) => window.attend.state.step > before + 1, before, { timeout: 8000 }).catch(() => {});
+      check((await state('step')) > before + 1, 'Space plays the steps');
+      await page.keyboard.press(' ');
+      check(!(await page.evaluate(() => window.attend.playing)), 'Space stops them');
     }
     await page.keyboard.press('/');
     check(await page.evaluate(() => document.activeElement.type === 'search'), '/ goes to the search');
@@ -264,10 +345,75 @@ async function visit({ name, url, size, painter = 'canvas', exact }) {
       await press(key, 'view', (_, b) => b === view);
       if (['text', 'arcs', 'walk'].includes(view)) {
         await page.waitForTimeout(350);
+        if (view === 'text' && size > 1) {
+          const lead = () => page.evaluate(() => window.attend.text.lead.textContent);
+          const chosen = await lead();
+          await page.hover('#token-1');
+          await page.waitForFunction((chosen) => window.attend.text.lead.textContent !== chosen, chosen, { timeout: 5000 }).catch(() => {});
+          check((await lead()).includes('(1)'), `hovering shades by a token: ${(await lead()).slice(0, 60)}`);
+          await page.selectOption('[data-name=direction]', 'to');
+          await page.hover('#token-0');
+          await page.waitForFunction(() => window.attend.text.lead.textContent.includes('(0) gets most'), null, { timeout: 5000 }).catch(() => {});
+          check((await lead()).includes('(0) gets most attention from'), `and the other way: ${(await lead()).slice(0, 60)}`);
+          await page.selectOption('[data-name=direction]', 'from');
+          await page.mouse.move(5, 5);
+        }
         await shot(view);
         await run(view);
       }
     }
+
+    // The mean over a layer's heads is one head more.
+    if (await page.evaluate(() => window.attend.choices(window.attend.state.layer).length > 1)) {
+      await page.evaluate(() => window.attend.set({ head: -1 }));
+      const mean = await page.evaluate(async () => {
+        const app = window.attend;
+        const { layer, query, maps } = app.state;
+        if (!app.source.holds(maps, layer, -1)) return null;
+        const heads = app.choices(layer).filter((head) => head >= 0);
+        const rows = await Promise.all(heads.map((head) => app.source.row(maps, layer, head, query)));
+        const row = await app.source.row(maps, layer, -1, query);
+        return Math.max(...row.map((weight, key) => Math.abs(weight - rows.reduce((sum, row) => sum + row[key], 0) / rows.length)));
+      });
+      await settled();
+      check(mean === null || mean < 1e-6, `the mean of a layer's heads is theirs: ${mean}`);
+      if (mean !== null) await shot('mean');
+      await page.evaluate(() => window.attend.set({ head: window.attend.data.variants[0].heads[0].head }));
+    }
+    // Hiding the first token brings the rest of each row back to 1, in thumbnails too.
+    const hidden = await page.evaluate(async () => {
+      const app = window.attend;
+      app.set({ view: 'overview', hide: 1 });
+      for (let wait = 0; wait < 400 && !app.withoutFirst(0); wait++) await new Promise((done) => setTimeout(done, 25));
+      const side = app.data.overview_side;
+      const worst = { difference: 0, missing: !app.withoutFirst(0) };
+      const { heads } = app.data.variants[0];
+      for (const [place, { layer, head }] of heads.entries()) {
+        if (worst.missing || !app.source.holds(0, layer, head) || app.data.size > 64) continue;
+        for (let query = 0; query < app.data.size; query++) {
+          const row = await app.row(query, { maps: 0, layer, head });
+          for (let key = 0; key < app.data.size; key++) {
+            const found = app.withoutFirst(0)[(place * side * side + query * side + key) * 2];
+            const expected = row[key] >= 2 ** -16 ? Math.min(255, 1 + Math.round((Math.log2(row[key]) + 16) * (254 / 16))) : 0;
+            worst.difference = Math.max(worst.difference, Math.abs(found - expected));
+          }
+        }
+      }
+      return worst;
+    });
+    // A step for a sum in another order.
+    check(!hidden.missing && hidden.difference <= 1, `thumbnails without the first token: ${JSON.stringify(hidden)}`);
+    await page.waitForTimeout(100);
+    await shot('hidden');
+    await page.evaluate(() => window.attend.set({ view: 'head', hide: 0 }));
+    if (await page.evaluate(() => window.attend.data.variants.length > 1)) {
+      await page.evaluate(() => window.attend.set({ beside: 'other' }));
+      await settled();
+      check((await page.locator('.pane:visible h2').allTextContents()).join().includes('no mask'), 'masked beside unmasked');
+      await shot('beside');
+      await page.evaluate(() => window.attend.set({ beside: '' }));
+    }
+    await more?.({ page, settled, shot });
 
     // A view can be sent by its address.
     await page.waitForTimeout(600);
@@ -283,12 +429,29 @@ async function visit({ name, url, size, painter = 'canvas', exact }) {
       const path = join(shots, `${name}-exported${painter === 'webgl' ? '-webgl' : ''}.${kind.toLowerCase()}`);
       await download.saveAs(path);
       check(statSync(path).size > 500, `exports ${kind}, ${statSync(path).size} bytes`);
+      if (kind === 'SVG') {
+        // Elsewhere: the page itself may not parse markup.
+        const parser = await browser.newPage();
+        const fault = await parser.evaluate((text) => new DOMParser().parseFromString(text, 'image/svg+xml').querySelector('parsererror')?.textContent, readFileSync(path, 'utf8'));
+        check(!fault, `the SVG is well-formed ${fault ?? ''}`);
+        await parser.close();
+      }
     }
     const session = await page.context().newCDPSession(page);
     await session.send('HeapProfiler.collectGarbage');
     const heap = await session.send('Runtime.getHeapUsage');
     const bytes = heap.usedSize + (heap.embedderHeapUsedSize ?? 0) + (heap.backingStorageSize ?? 0);
     check(bytes < 500e6, `memory of the page ${(bytes / 1e6).toFixed(0)} MB`);
+    const system = await browser.newBrowserCDPSession();
+    const { processInfo } = await system.send('SystemInfo.getProcessInfo');
+    const shares = processInfo.filter(({ type }) => type === 'renderer').map(({ id }) => {
+      try {
+        return Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${id}/smaps_rollup`, 'utf8'))[1]) * 1024;
+      } catch {
+        return 0;
+      }
+    });
+    check(Math.max(...shares) < 500e6, `memory of its process ${(Math.max(...shares) / 1e6).toFixed(0)} MB`);
     await page.emulateMedia({ colorScheme: 'dark' });
     await page.keyboard.press('1');
     await page.waitForTimeout(200);
@@ -310,23 +473,143 @@ const cases = {
   one: async () => {
     const server = await serve(['--prompt-ids', '5']);
     await visit({ name: 'one', url: server.url, size: 1 });
-    server.stop();
+    await server.stop();
   },
   six: async () => {
     const server = await serve(['The cat sat on the mat']);
     await visit({ name: 'six', url: server.url, size: 6 });
-    server.stop();
+    await server.stop();
   },
   file: async () => {
     const file = join(work, 'six.html');
     execFileSync(attend, ['map', 'The cat sat on the mat', '--html', file], { stdio: 'pipe' });
     await visit({ name: 'file', url: `file://${file}`, size: 6 });
   },
+  // The walk's own arithmetic against Transformers' attention (tests/fixtures/walk/make.py).
+  walk: async () => {
+    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: ARGUMENTS });
+    for (const [family, layers] of [['llama', [1]], ['qwen3', [1]], ['gemma2', [0, 1]], ['gpt2', [1]]]) {
+      const reference = tensors(`tests/fixtures/walk/${family}.safetensors`);
+      const ids = [...reference.input_ids.values].join();
+      const file = join(work, `${family}.html`);
+      execFileSync(attend, ['map', '-m', `tests/fixtures/${family}`, '--prompt-ids', ids, '--html', file], { stdio: 'pipe' });
+      const page = await browser.newPage();
+      await page.goto(`file://${file}`);
+      for (const layer of layers) {
+        const of = (what) => reference[`${layer}.${what}`];
+        const [heads, size, dim] = of('query').shape;
+        const group = heads / of('key').shape[0];
+        const found = await page.evaluate(async ({ layer, heads, size }) => {
+          const app = window.attend;
+          const projected = await app.source.projections(layer);
+          const all = [];
+          for (let head = 0; head < heads; head++) {
+            for (let query = 0; query < size; query++) {
+              app.state = { ...app.state, layer, head, query };
+              const { q, keys, values, scores, weights, sum, allowed } = app.walk.numbers(projected);
+              all.push({ q: [...q], k: keys.map((x) => [...x]), v: values.map((x) => [...x]), scores: scores.map((x, key) => (allowed[key] ? x : 0)), weights, sum: [...sum] });
+            }
+          }
+          return all;
+        }, { layer, heads, size });
+        const worst = {};
+        found.forEach((ours, at) => {
+          const [head, query] = [Math.floor(at / size), at % size];
+          const part = (what, row, length) => of(what).values.subarray(row * length, (row + 1) * length);
+          const compare = (name, ours, theirs) => ours.forEach((x, i) => (worst[name] = Math.max(worst[name] ?? 0, Math.abs(x - theirs[i]))));
+          compare('Q', ours.q, part('query', head * size + query, dim));
+          ours.k.forEach((x, key) => compare('K', x, part('key', Math.floor(head / group) * size + key, dim)));
+          ours.v.forEach((x, key) => compare('V', x, part('value', Math.floor(head / group) * size + key, dim)));
+          for (const what of ['scores', 'weights']) compare(what, ours[what], part(what, head * size + query, size));
+          compare('sum', ours.sum, part('sum', head * size + query, dim));
+        });
+        const said = Object.entries(worst).map(([name, x]) => `${name} ${x.toExponential(0)}`).join(', ');
+        check(Object.keys(worst).length === 6 && Object.values(worst).every((x) => x < 1e-4), `walk of ${family}, layer ${layer}: ${said}`);
+      }
+      await page.close();
+    }
+    await browser.close();
+  },
+  hostile: async () => {
+    const dump = hostile();
+    const file = join(work, 'hostile.html');
+    execFileSync(attend, ['map', dump, '--html', file], { stdio: 'pipe' });
+    const server = await serve([dump]);
+    for (const [name, url] of [['hostile', server.url], ['hostile-file', `file://${file}`]]) {
+      await visit({ name, url, size: HOSTILE.length + 2, more: async ({ page }) => {
+        const found = await page.evaluate(() => ({ hacked: window.hacked, scripts: [...document.scripts].filter((s) => !s.type).length, images: document.images.length }));
+        check(found.hacked === undefined && found.scripts === 1 && found.images === 0, `nothing in a token runs: ${JSON.stringify(found)}`);
+        const text = await page.evaluate(() => window.attend.text.list.textContent);
+        check(text.includes('<script>window.hacked=1</script>') && text.includes('한국어') && text.includes('\\xED\\x95') && !/[\u0000-\u001f\u202e]/.test(text), 'tokens read as they are');
+      } });
+    }
+    // Were there a hole, markup would still be refused.
+    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: ARGUMENTS });
+    const page = await browser.newPage();
+    await page.goto(server.url);
+    const refused = await page.evaluate(() => {
+      try {
+        document.body.innerHTML = '<b>x</b>';
+        return false;
+      } catch (error) {
+        return error instanceof TypeError;
+      }
+    });
+    check(refused, 'the page may not turn text into markup');
+    await browser.close();
+    await server.stop();
+  },
+  // A recording of every third query: the others are blank everywhere.
+  sparse: async () => {
+    const dump = join(work, 'sparse');
+    execFileSync(attend, ['generate', 'The little cat sat on the mat, and the little dog', '-n', '6', '--temp', '0', '--queries', 'every:3', '--attention', dump], { stdio: 'pipe' });
+    const file = join(work, 'sparse.html');
+    execFileSync(attend, ['map', dump, '--html', file], { stdio: 'pipe' });
+    const server = await serve([dump]);
+    for (const [name, url] of [['sparse', server.url], ['sparse-file', `file://${file}`]]) {
+      await visit({ name, url, size: 18, more: async ({ page, settled, shot }) => {
+        await settled();
+        const rows = await page.evaluate(() => {
+          const app = window.attend;
+          const { size } = app.data;
+          app.goTo(app.data.steps.length - 1);
+          app.set({ view: 'overview' });
+          app.set({ view: 'head' });
+          const pixels = (canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+          const thumb = pixels(app.overview.grid.querySelector('.thumb canvas'));
+          const { map } = app;
+          map.draw();
+          const camera = map.camera();
+          const plot = map.plot();
+          const scene = map.scene(camera, plot, true);
+          const canvas = document.createElement('canvas');
+          [canvas.width, canvas.height] = [scene.width, scene.height];
+          scene.draw(canvas.getContext('2d'));
+          const whole = pixels(canvas);
+          const paper = app.paper.join();
+          const at = (image, x, y) => [...image.data.slice((Math.floor(y) * image.width + Math.floor(x)) * 4).slice(0, 3)].join();
+          return Array.from({ length: size }, (_, query) => ({
+            recorded: query % 3 === 0 && query < app.data.steps.at(-1)[3],
+            thumb: at(thumb, 0, query) !== paper,
+            map: at(whole, plot.left + camera.zoom * 0.15, plot.top + (query + 0.15) * camera.zoom) !== paper,
+          }));
+        });
+        const wrong = rows.flatMap(({ recorded, thumb, map }, query) => (recorded === thumb && recorded === map ? [] : [`${query}: ${JSON.stringify({ recorded, thumb, map })}`]));
+        check(wrong.length === 0, `only recorded queries have colours ${wrong.join(' ')}`);
+        await page.evaluate(() => window.attend.select(4, 1));
+        await page.waitForFunction(() => window.attend.reading.textContent.includes('not recorded'), null, { timeout: 3000 }).catch(() => {});
+        check((await page.evaluate(() => window.attend.reading.textContent)).includes('not recorded'), 'a query that is not there is said so');
+        await shot('blank');
+        await page.evaluate(() => window.attend.select(3, 0));
+      } });
+    }
+    await server.stop();
+  },
   medium: async () => {
     const dump = text512();
     const server = await serve([dump]);
     await visit({ name: 'medium', url: server.url, size: 512 });
-    server.stop();
+    await server.stop();
     const file = join(work, 'medium.html');
     execFileSync(attend, ['map', dump, '--html', file], { stdio: 'pipe' });
     await visit({ name: 'medium-file', url: `file://${file}`, size: 512 });
@@ -337,10 +620,12 @@ const cases = {
     const exact = { ...PLANTED, layer: 1, head: 1 };
     await visit({ name: 'large', url: server.url, size: 4097, exact });
     await visit({ name: 'large', url: server.url, size: 4097, exact, painter: 'webgl' });
-    server.stop();
+    await server.stop();
     const file = join(work, 'large.html');
     execFileSync(attend, ['map', dump, '--html', file, '--layer', '1', '--head', '1'], { stdio: 'pipe' });
     await visit({ name: 'large-file', url: `file://${file}`, size: 4097, exact });
+    const left = readFileSync(file, 'utf8').match(/"left_out":"([^"]*)"/)?.[1] ?? '';
+    check(left.includes('keeps the overview') && left.includes('rows of 1.1 '), `it says what it left out: ${left.slice(0, 90)}`);
     check(statSync(file).size < 50e6, `the file has ${(statSync(file).size / 1e6).toFixed(1)} MB`);
   },
 };

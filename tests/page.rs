@@ -6,7 +6,9 @@ mod common;
 mod program;
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::process::Stdio;
 
 use attend::capture::memory::Both;
 use attend::capture::{
@@ -19,7 +21,8 @@ use attend::report::html::{Chosen, Maps, Page, answer};
 use attend::{Checkpoint, LoadOptions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use program::{arg, failure, join, run};
+use common::{Reference, assert_close, fixture};
+use program::{arg, failure, join, run, stdout};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 
@@ -235,6 +238,208 @@ fn the_walks_vectors_give_the_weights_of_the_map() {
             assert!((score.exp() / total - expected).abs() < 1e-5, "{query} {key}");
         }
     }
+}
+
+/// The walk's arithmetic, with what a file holds of a model: queries, keys and values, and of each head
+/// the weights recorded; against Transformers' own attention (tests/fixtures/walk/make.py).
+#[test]
+fn the_walks_numbers_are_transformers() {
+    for (family, layers) in
+        [("llama", vec![1]), ("qwen3", vec![1]), ("gemma2", vec![0, 1]), ("gpt2", vec![1])]
+    {
+        let reference = Reference::open(&fixture("walk").join(format!("{family}.safetensors")));
+        let place = tempfile::tempdir().unwrap();
+        let file = join(&place, "page.html");
+        let ids: Vec<String> = reference.ids("input_ids").iter().map(u32::to_string).collect();
+        let model = fixture(family);
+        let args = ["map", "-m", arg(&model), "--prompt-ids", &ids.join(","), "--html", arg(&file)];
+        let output = run(&args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let html = std::fs::read_to_string(file).unwrap();
+        let data: serde_json::Value =
+            serde_json::from_str(between(&html, r#"id="data">"#, "</script>")).unwrap();
+        let number = |name: &str| data["walk"][name].as_u64().unwrap() as usize;
+        let (heads, kv_heads, dim) = (number("heads"), number("kv_heads"), number("head_dim"));
+        let cap = data["walk"]["cap"].as_f64();
+        let floats = |id: &str| -> Vec<f32> {
+            let block = STANDARD.decode(between(&html, &format!(r#"id="{id}">"#), "<")).unwrap();
+            block.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        let (tokens, width) = (ids.len(), (heads + 2 * kv_heads) * dim);
+        for layer in layers {
+            let theirs = |what: &str| reference.f32s(&format!("{layer}.{what}"));
+            let rows = floats(&format!("projections-{layer}"));
+            assert_eq!(rows.len(), tokens * width, "{family}");
+            // Of heads from `first` on, `[heads, tokens, head_dim]`.
+            let part = |first: usize, count: usize| -> Vec<f32> {
+                let vector = |head: usize, token: usize| &rows[token * width + (first + head) * dim..][..dim];
+                (0..count).flat_map(|h| (0..tokens).flat_map(move |t| vector(h, t).to_vec())).collect()
+            };
+            let (q, k, v) = (part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads));
+            for (ours, what) in [(&q, "query"), (&k, "key"), (&v, "value")] {
+                assert_close(ours, &theirs(what), 1e-4, &format!("{family} {layer} {what}"));
+            }
+            let scale = data["walk"]["scales"][layer].as_f64().unwrap();
+            let window = data["variants"][0]["heads"].as_array().unwrap().iter();
+            let window = window.clone().find(|head| head["layer"] == layer).unwrap()["window"].as_u64();
+            let (mut scores, mut weights, mut sums) = (vec![], vec![], vec![]);
+            for head in 0..heads {
+                let group = head / (heads / kv_heads);
+                let of = |vectors: &[f32], head: usize, token: usize| -> Vec<f64> {
+                    vectors[(head * tokens + token) * dim..][..dim].iter().map(|x| f64::from(*x)).collect()
+                };
+                let recorded = floats(&format!("rows-0-{layer}-{head}"));
+                for query in 0..tokens {
+                    let first = (query + 1).saturating_sub(window.map_or(tokens, |window| window as usize));
+                    let score = |key: usize| {
+                        let (q, k) = (of(&q, head, query), of(&k, group, key));
+                        let score = q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() * scale;
+                        cap.map_or(score, |cap| (score / cap).tanh() * cap)
+                    };
+                    let seen = |key: &usize| (first..=query).contains(key);
+                    let row: Vec<f64> =
+                        (0..tokens).map(|key| if seen(&key) { score(key) } else { 0.0 }).collect();
+                    let total: f64 = (first..=query).map(|key| row[key].exp()).sum();
+                    let shares: Vec<f64> = (0..tokens)
+                        .map(|key| if seen(&key) { row[key].exp() / total } else { 0.0 })
+                        .collect();
+                    let recorded: Vec<f32> = recorded[query * (query + 1) / 2..][..=query].to_vec();
+                    let expected = &theirs("weights")[(head * tokens + query) * tokens..][..=query];
+                    assert_close(&recorded, expected, 1e-4, &format!("{family} {layer} {head} recorded"));
+                    sums.extend((0..dim).map(|at| {
+                        (0..tokens).map(|key| shares[key] * of(&v, group, key)[at]).sum::<f64>() as f32
+                    }));
+                    scores.extend(row.iter().map(|score| *score as f32));
+                    weights.extend(shares.iter().map(|share| *share as f32));
+                }
+            }
+            for (ours, what) in [(&scores, "scores"), (&weights, "weights"), (&sums, "sum")] {
+                assert_close(ours, &theirs(what), 1e-4, &format!("{family} {layer} {what}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mean_over_heads_and_pictures_without_the_first_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let even: Vec<f32> = (0..SIZE * SIZE)
+        .map(|at| if at % SIZE <= at / SIZE { 1.0 / (at / SIZE + 1) as f32 } else { 0.0 })
+        .collect();
+    let heads = [uneven(), even];
+    dump(folder.path(), &heads, &["x"; SIZE]);
+    let page = Page::new(maps(folder.path()));
+    let body = answer(&page, "/row?layer=0&head=mean&query=333").unwrap().body;
+    let row: Vec<f32> = body.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let mean: Vec<f32> =
+        (0..SIZE).map(|key| (heads[0][333 * SIZE + key] + heads[1][333 * SIZE + key]) / 2.0).collect();
+    assert_close(&row, &mean, 1e-7, "mean");
+    assert!(answer(&page, "/tile?layer=0&head=mean&level=1&row=0&column=0").is_some());
+    assert!(answer(&page, "/row?layer=9&head=mean&query=3").is_none());
+    for hide in [0, 2] {
+        let pictures = answer(&page, &format!("/pictures?hide={hide}")).unwrap().body;
+        assert_eq!(pictures.len(), 2 * 64 * 64 * 2);
+        for (head, map) in heads.iter().enumerate() {
+            for cell in (0..64 * 64).step_by(31) {
+                let within = |cell: usize| (0..SIZE).filter(move |at| at * 64 / SIZE == cell);
+                let mut weights = vec![];
+                for query in within(cell / 64) {
+                    let hidden: f64 = (0..hide).map(|key| f64::from(map[query * SIZE + key])).sum();
+                    for key in within(cell % 64).filter(|key| *key <= query) {
+                        let shown = key >= hide && 1.0 - hidden > 1e-6;
+                        weights.push(if shown {
+                            f64::from(map[query * SIZE + key]) / (1.0 - hidden)
+                        } else {
+                            0.0
+                        });
+                    }
+                }
+                let maximum = weights.iter().fold(0.0, |a: f64, b| a.max(*b));
+                let mean = weights.iter().sum::<f64>() / weights.len().max(1) as f64;
+                for (channel, expected) in [maximum, mean].into_iter().enumerate() {
+                    let found = pictures[(head * 64 * 64 + cell) * 2 + channel];
+                    assert!(found.abs_diff(code(expected as f32)) <= 1, "{hide} {head} {cell} {channel}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn broken_dumps_are_named_and_not_shown() {
+    let place = tempfile::tempdir().unwrap();
+    let whole = join(&place, "whole");
+    stdout(&["generate", "Once upon a time", "-n", "3", "--temp", "0", "--attention", arg(&whole)]);
+    let step = |name: &str| format!("{name}/steps/00001.safetensors");
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm, &str); 5] = [
+        (
+            "torn",
+            |step| {
+                let bytes = std::fs::read(step).unwrap();
+                std::fs::write(step, &bytes[..bytes.len() / 2]).unwrap();
+            },
+            "00001",
+        ),
+        ("gone", |step| std::fs::remove_file(step).unwrap(), "00001"),
+        (
+            "other",
+            |step| std::fs::copy(step.with_file_name("00000.safetensors"), step).map(|_| ()).unwrap(),
+            "shape",
+        ),
+        (
+            "manifest",
+            |step| std::fs::write(step.with_file_name("../manifest.json"), "{").unwrap(),
+            "manifest",
+        ),
+        ("empty", |step| std::fs::write(step.with_file_name("../steps.jsonl"), "").unwrap(), "no whole step"),
+    ];
+    for (name, harm, word) in harms {
+        let folder = join(&place, name);
+        std::fs::create_dir_all(folder.join("steps")).unwrap();
+        for file in [
+            "manifest.json",
+            "tokens.jsonl",
+            "steps.jsonl",
+            "steps/00000.safetensors",
+            "steps/00001.safetensors",
+            "steps/00002.safetensors",
+        ] {
+            std::fs::copy(whole.join(file), folder.join(file)).unwrap();
+        }
+        harm(&place.path().join(step(name)));
+        let page = join(&place, "page.html");
+        for args in
+            [vec!["view", arg(&folder), "--no-browser"], vec!["map", arg(&folder), "--html", arg(&page)]]
+        {
+            let message = failure(&run(&args), 1);
+            assert!(message.contains(word), "{name}: {message}");
+        }
+        assert!(!page.exists());
+    }
+}
+
+/// No browser to start, standard input closed: the address is printed, and the page is there.
+#[cfg(unix)]
+#[test]
+fn the_address_is_printed_where_no_browser_starts() {
+    let mut command = program::attend();
+    command.args(["view", "Hi", "--port", "0"]).env("BROWSER", "/no/such/browser");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("http://").unwrap().strip_suffix('/').unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("id=\"app\""));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success(), "Ctrl-C ends it");
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("open this address in a browser"), "{said}");
 }
 
 #[test]

@@ -104,6 +104,65 @@ impl AttentionObserver for ShownMap {
     }
 }
 
+/// An observer that keeps the last query's row of each step, `[keys]`: of a head, or the mean over
+/// the heads of a layer or of all layers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LastRow {
+    /// `None`: all.
+    pub layer: Option<usize>,
+    /// `None`: all.
+    pub head: Option<usize>,
+    keys: usize,
+    sum: Vec<f32>,
+    heads: usize,
+}
+
+impl LastRow {
+    pub fn of(layer: Option<usize>, head: Option<usize>) -> LastRow {
+        LastRow { layer, head, ..LastRow::default() }
+    }
+
+    /// The row of the last step; it sums to 1.
+    pub fn weights(&self) -> Vec<f32> {
+        self.sum.iter().map(|sum| sum / self.heads.max(1) as f32).collect()
+    }
+}
+
+impl AttentionObserver for LastRow {
+    fn wants(&self, layer: usize) -> bool {
+        self.layer.is_none_or(|wanted| wanted == layer)
+    }
+
+    fn wants_queries(&self, layer: usize, queries: Range<usize>) -> bool {
+        // Before a step begins its last query is not known.
+        self.wants(layer) && (self.keys == 0 || queries.end >= self.keys)
+    }
+
+    fn begin_step(&mut self, step: StepShape) -> Result<()> {
+        (self.keys, self.heads) = (step.keys, 0);
+        self.sum.clear();
+        self.sum.resize(step.keys, 0.0);
+        Ok(())
+    }
+
+    fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()> {
+        if rows.first_query + rows.queries < self.keys {
+            return Ok(());
+        }
+        for head in self.head.map_or(0..rows.heads, |head| head..head + 1) {
+            let last = &rows.head(head)[(rows.queries - 1) * rows.keys..];
+            self.sum.iter_mut().zip(last).for_each(|(sum, weight)| *sum += weight);
+            self.heads += 1;
+        }
+        Ok(())
+    }
+
+    fn end_step(&mut self) -> Result<()> {
+        self.keys = 0;
+        Ok(())
+    }
+}
+
 /// Passes everything on to two observers.
 pub struct Both<'a>(pub &'a mut dyn AttentionObserver, pub &'a mut dyn AttentionObserver);
 

@@ -26,7 +26,7 @@ pub use format::{
     AblatedHeads, AttentionDtype, LayerHeads, Manifest, ModelInfo, StepRecord, TokenRecord, TokenRole,
 };
 pub use kind::{AttentionKind, QuerySelection, Rows};
-pub use memory::{LayerMap, ShownMap};
+pub use memory::{LastRow, LayerMap, ShownMap};
 pub use projections::Projections;
 pub use recorder::Recorder;
 pub use selection::Selection;

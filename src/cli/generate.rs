@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use attend::Checkpoint;
+use attend::capture::memory::Both;
 use attend::capture::{Recorder, TokenRecord, TokenRole};
 use attend::generation::session::context_for;
 use attend::generation::{
@@ -20,9 +21,10 @@ use super::capture_args::{CaptureArgs, QueriesArg, RunInfo};
 use super::model_args::ModelArgs;
 use super::output::{counted, interrupt_flag, megabytes, note, print};
 use super::progress::load;
-use super::prompt_args::{PromptArgs, token_bytes};
+use super::prompt_args::{PromptArgs, records, token_bytes};
 use super::prompt_cache_args::{PromptCacheArgs, restore};
 use super::speculate_args::{self, SpeculateArgs};
+use super::watch::{Watch, WatchArgs};
 use super::{Outcome, usage};
 
 #[derive(Args)]
@@ -56,6 +58,8 @@ pub struct GenerateArgs {
     /// One JSON line a token: {"id":…,"text":…,"logprob":…}
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    watch: WatchArgs,
     #[command(flatten)]
     ablate: AblateArgs,
     #[command(flatten)]
@@ -165,6 +169,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     if args.speculation.most() > 0 && config.positions_depend_on_length() {
         note("warning: --speculate is off: this model's positions depend on the text's length");
     }
+    let watch = args.watch.resolve(config)?;
     let options = args.model.compute.resolve()?;
     let asked = options.element;
     let element = checkpoint.element(asked)?;
@@ -175,6 +180,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     let decoder = load(&checkpoint, &options)?;
     let loaded = started.elapsed().as_secs_f64();
 
+    let interrupt = interrupt_flag();
     let options = GenerationOptions {
         max_new_tokens: new_tokens,
         context,
@@ -182,7 +188,7 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
         speculate: args.speculation.most(),
         end_tokens: checkpoint.generation().end_tokens.clone(),
         stop: args.stop.clone(),
-        interrupt: interrupt_flag(),
+        interrupt: interrupt.clone(),
     };
     let tokenizer = checkpoint.tokenizer().ok();
     let mut session = Session::new(&decoder, tokenizer, &prompt.ids, options)?;
@@ -196,17 +202,21 @@ pub fn run(args: GenerateArgs) -> Result<Outcome> {
     };
     let run = RunInfo { element, mask: Mask::Causal, sampling: Some(&sampling), ablated: ablated.as_ref() };
     let recorder = plan.map(|plan| plan.start(&checkpoint, &decoder, &prompt, &run)).transpose()?;
-    if args.echo {
-        print(&prompt.text())?;
-    }
-    let writer = Writer {
+    let mut writer = Writer {
         json: args.json,
         checkpoint: &checkpoint,
         recorder,
+        watch,
         position: prompt.ids.len(),
         previous: checkpoint.tokenizer().ok().and_then(|tokenizer| tokenizer.last_ordinary(&prompt.ids)),
         ends_line: true,
     };
+    if let Some(watch) = &mut writer.watch {
+        watch.start(&records(&prompt, &checkpoint), interrupt);
+    }
+    if args.echo {
+        writer.show(&prompt.text())?;
+    }
     let timing = Timing::new(started, loaded, prompt.ids.len() - restored);
     generate(session, writer, prompt_cache, timing, &sampling)
 }
@@ -216,7 +226,8 @@ struct Writer<'c> {
     json: bool,
     checkpoint: &'c Checkpoint,
     recorder: Option<Recorder>,
-    /// Of the next token, and the ordinary token before it: for the recorder.
+    watch: Option<Watch>,
+    /// Of the next token, and the ordinary token before it: for the recorder and the watch.
     position: usize,
     previous: Option<u32>,
     /// Whether the text printed so far ends in a new line.
@@ -245,7 +256,16 @@ fn generate(
     let mut saved = None;
     loop {
         let step = Instant::now();
-        let observer = writer.recorder.as_mut().map(|recorder| recorder as &mut dyn AttentionObserver);
+        let recorder = writer.recorder.as_mut().map(|recorder| recorder as &mut dyn AttentionObserver);
+        let row = writer.watch.as_mut().map(|watch| &mut watch.row as &mut dyn AttentionObserver);
+        let mut both;
+        let observer = match (recorder, row) {
+            (Some(recorder), Some(row)) => {
+                both = Both(recorder, row);
+                Some(&mut both as &mut dyn AttentionObserver)
+            }
+            (recorder, row) => recorder.or(row),
+        };
         let token = match session.step(observer) {
             Ok(Some(token)) => token,
             Ok(None) => break,
@@ -288,6 +308,10 @@ fn generate(
 impl Writer<'_> {
     /// Ends the dump where an error ends the generation, and says what is left of it.
     fn give_up(&mut self, error: anyhow::Error) -> anyhow::Error {
+        if self.watch.is_some() {
+            // What ended the generation is reported; what was drawn should not stay above it.
+            let _ = self.end_line();
+        }
         if let Some(recorder) = &mut self.recorder {
             // The error at hand is the first, and is the one to report.
             let _ = recorder.flush();
@@ -298,8 +322,11 @@ impl Writer<'_> {
 
     /// Without a tokenizer there is no text: the tokens' numbers are shown, as --prompt-ids takes them.
     fn write(&mut self, token: &Token) -> Result<()> {
+        let bytes = token_bytes(self.checkpoint, token.id, &mut self.previous);
+        if let Some(watch) = &mut self.watch {
+            watch.show(&bytes, token.id)?;
+        }
         if let Some(recorder) = &mut self.recorder {
-            let bytes = token_bytes(self.checkpoint, token.id, &mut self.previous);
             recorder.token(&TokenRecord {
                 index: self.position,
                 id: token.id,
@@ -329,7 +356,9 @@ impl Writer<'_> {
     }
 
     fn show(&mut self, text: &str) -> Result<()> {
-        if !self.json && !text.is_empty() {
+        if let Some(watch) = &mut self.watch {
+            watch.keep(text);
+        } else if !self.json && !text.is_empty() {
             print(text)?;
             self.ends_line = text.ends_with('\n');
         }
@@ -338,6 +367,9 @@ impl Writer<'_> {
 
     /// What comes next on the screen should not follow the text on its line.
     fn end_line(&mut self) -> Result<()> {
+        if let Some(watch) = self.watch.take() {
+            self.ends_line = watch.finish()?;
+        }
         if !self.ends_line {
             if std::io::stdout().is_terminal() { print("\n")? } else { note("") }
         }

@@ -5,18 +5,25 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::thread::Builder;
+use std::time::{Duration, Instant};
 
 use attend::report::html::Answer;
 use attend::report::html::document::headers;
 
 /// Bytes of a request's head.
 const HEAD_LIMIT: u64 = 16 * 1024;
-/// Requests answered at the same time.
+/// Requests answered at the same time; more wait to be accepted.
 const CONNECTIONS: usize = 64;
-/// A client that says nothing is let go.
+/// Browsers open connections before they need them, and let those go after a minute at most. Whoever
+/// lets go first must be they: a request could be on its way.
+const UNUSED: Duration = Duration::from_secs(150);
+/// A client that stops in the middle of a request, or of taking an answer, is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a connection without a request looks whether the server is to stop.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Binds a port of 127.0.0.1; `None`: 8017, or where that is taken one of the next, or any.
 pub fn bind(port: Option<u16>) -> io::Result<TcpListener> {
@@ -30,7 +37,8 @@ pub fn bind(port: Option<u16>) -> io::Result<TcpListener> {
     }
 }
 
-/// Answers until `stop` is raised and one more connection comes.
+/// Answers until `stop` is raised and one more connection comes. Nothing else ends it: what goes wrong
+/// with one connection, or a lack of threads or files, is that connection's loss.
 pub fn serve(
     listener: &TcpListener,
     stop: &AtomicBool,
@@ -38,29 +46,60 @@ pub fn serve(
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
     let open = AtomicUsize::new(0);
+    let open = &open;
     std::thread::scope(|scope| {
-        for stream in listener.incoming() {
+        loop {
+            while open.load(Ordering::Acquire) >= CONNECTIONS && !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let accepted = listener.accept();
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            // A connection that broke before it was accepted is the client's loss.
-            let Ok(stream) = stream else { continue };
-            if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
-                open.fetch_sub(1, Ordering::Relaxed);
+            let Ok((stream, _)) = accepted else {
+                // It broke before it was accepted; or there are no more files, which passes.
+                std::thread::sleep(Duration::from_millis(20));
                 continue;
-            }
-            let open = &open;
-            scope.spawn(move || {
-                // So is one that breaks while it is answered.
-                let _ = converse(&stream, port, answer);
-                open.fetch_sub(1, Ordering::Relaxed);
+            };
+            open.fetch_add(1, Ordering::AcqRel);
+            // Where the system gives no thread the connection is closed, and the browser asks again.
+            let started = Builder::new().name("attend-answer".into()).spawn_scoped(scope, move || {
+                // A connection that breaks while it is answered is the client's loss too.
+                let _ = catch_unwind(AssertUnwindSafe(|| converse(&stream, port, stop, answer)));
+                open.fetch_sub(1, Ordering::AcqRel);
             });
+            if started.is_err() {
+                open.fetch_sub(1, Ordering::AcqRel);
+            }
         }
     });
     Ok(())
 }
 
-fn converse(stream: &TcpStream, port: u16, answer: &impl Fn(&str) -> Option<Answer>) -> io::Result<()> {
+/// Waits for the first byte of a request; whether one came.
+fn spoken_to(stream: &TcpStream, stop: &AtomicBool) -> io::Result<bool> {
+    stream.set_read_timeout(Some(LOOK))?;
+    let since = Instant::now();
+    while since.elapsed() < UNUSED && !stop.load(Ordering::Relaxed) {
+        match stream.peek(&mut [0]) {
+            Ok(bytes) => return Ok(bytes > 0),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+fn converse(
+    stream: &TcpStream,
+    port: u16,
+    stop: &AtomicBool,
+    answer: &impl Fn(&str) -> Option<Answer>,
+) -> io::Result<()> {
+    if !spoken_to(stream, stop)? {
+        return Ok(());
+    }
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut lines = BufReader::new(stream.take(HEAD_LIMIT)).lines();
@@ -84,9 +123,15 @@ fn converse(stream: &TcpStream, port: u16, answer: &impl Fn(&str) -> Option<Answ
     if method != "GET" {
         return reply(stream, "405 Method Not Allowed", &plain("only GET"));
     }
-    match answer(target) {
-        Some(answer) => reply(stream, "200 OK", &answer),
-        None => reply(stream, "404 Not Found", &plain("there is nothing here")),
+    match catch_unwind(AssertUnwindSafe(|| answer(target))) {
+        Ok(Some(answer)) => reply(stream, "200 OK", &answer),
+        Ok(None) => reply(stream, "404 Not Found", &plain("there is nothing here")),
+        // Rust has printed where; the page says that this did not work, and the rest goes on.
+        Err(_) => reply(
+            stream,
+            "500 Internal Server Error",
+            &plain("attend failed at this; its terminal says where"),
+        ),
     }
 }
 
@@ -152,6 +197,54 @@ mod tests {
             ask("GET /../etc/passwd HTTP/1.1\r\nHost: localhost:PORT\r\n\r\n").starts_with("HTTP/1.1 404 ")
         );
         assert!(ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").contains("nosniff"));
+    }
+
+    #[test]
+    fn nothing_a_client_does_ends_the_server() {
+        let listener = bind(Some(0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = AtomicBool::new(false);
+        // Larger than what a socket holds, so that a client that leaves is noticed while it is written.
+        let answer = |target: &str| match target {
+            "/panics" => panic!("a fault in an answer"),
+            "/large" => Some(Answer { media_type: "text/plain", body: vec![b'x'; 12 << 20] }),
+            _ => Some(plain("the page")),
+        };
+        let request =
+            |target: &str| format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", address.port());
+        let read = |mut stream: TcpStream| {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        };
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| serve(&listener, &stop, &answer).unwrap());
+            for _ in 0..CONNECTIONS + 8 {
+                // Closed without a word, in the middle of a request, and with an answer on its way.
+                TcpStream::connect(address).unwrap();
+                TcpStream::connect(address).unwrap().write_all(b"GET / HT").unwrap();
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(request("/large").as_bytes()).unwrap();
+                stream.read_exact(&mut [0; 16]).unwrap();
+            }
+            let mut failed = TcpStream::connect(address).unwrap();
+            failed.write_all(request("/panics").as_bytes()).unwrap();
+            assert!(read(failed).starts_with("HTTP/1.1 500 "));
+            // Opened early and used late, as browsers do; and others that are never used.
+            let early = TcpStream::connect(address).unwrap();
+            let unused: Vec<_> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+            std::thread::sleep(3 * LOOK);
+            (&early).write_all(request("/").as_bytes()).unwrap();
+            assert!(read(early).ends_with("the page\n"));
+            let stopped = Instant::now();
+            stop.store(true, Ordering::Relaxed);
+            TcpStream::connect(address).unwrap();
+            while !serving.is_finished() && stopped.elapsed() < PATIENCE / 2 {
+                std::thread::sleep(LOOK / 10);
+            }
+            assert!(serving.is_finished(), "connections that are not used do not hold up its end");
+            drop(unused);
+        });
     }
 
     #[test]

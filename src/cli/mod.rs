@@ -26,6 +26,7 @@ mod prompt_cache_args;
 mod shell;
 mod speculate_args;
 mod view;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

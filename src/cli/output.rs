@@ -31,6 +31,9 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// What the first Ctrl-C says, on a line of its own.
+pub const STOPPING: &str = "stopping; again to quit at once";
+
 /// A flag that Ctrl-C raises; a second Ctrl-C ends the process at once.
 pub fn interrupt_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
@@ -39,7 +42,7 @@ pub fn interrupt_flag() -> Arc<AtomicBool> {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(super::INTERRUPTED));
         }
-        note("\nstopping; again to quit at once");
+        note(&format!("\n{STOPPING}"));
     };
     if let Err(error) = ctrlc::set_handler(handler) {
         note(&format!("warning: Ctrl-C will not end this cleanly: {error}"));

@@ -13,6 +13,7 @@ pub mod picture;
 pub mod rows;
 pub mod table;
 pub mod views;
+pub mod watch;
 
 pub use colour::ColourDepth;
 pub use compare::Comparison;

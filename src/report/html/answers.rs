@@ -1,6 +1,8 @@
 //! What the served page asks for: the page itself, tiles of pictures, and exact rows and columns.
 
 use super::document::Page;
+use super::maps::MEAN;
+use super::survey::pictures;
 use super::tile::{Place, hide, levels, tile};
 
 /// A body and its media type.
@@ -13,8 +15,10 @@ const BYTES: &str = "application/octet-stream";
 
 /// The answer to a request's target, such as `/row?layer=1&head=0&query=3`; `None` where nothing is.
 ///
-/// `/projections` answers a layer's queries, keys and values, `/tile` bytes `[256, 256, 2]`, `/row` and `/column` f32, little-endian, exactly as in the
-/// dump: a weight for every position.
+/// `/projections` answers a layer's queries, keys and values; `/pictures` the small pictures of all
+/// heads without the first keys, as bytes `[heads, side, side, 2]`; `/tile` bytes `[256, 256, 2]`;
+/// `/row` and `/column` f32, little-endian, exactly as in the dump: a weight for every position. `head`
+/// is `mean` for the mean over a layer's captured heads.
 pub fn answer(page: &Page, target: &str) -> Option<Answer> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let number = |name: &str| -> Option<usize> {
@@ -32,7 +36,11 @@ pub fn answer(page: &Page, target: &str) -> Option<Answer> {
         });
     }
     let maps = page.maps(number("maps").unwrap_or(0))?;
-    let head = maps.find(number("layer")?, number("head")?)?;
+    if path == "/pictures" {
+        return Some(Answer { media_type: BYTES, body: pictures(maps, number("hide")?) });
+    }
+    let head = if query.split('&').any(|pair| pair == "head=mean") { MEAN } else { number("head")? };
+    let head = maps.find(number("layer")?, head)?;
     let size = maps.size();
     let floats = |weights: &[f32]| weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
     let body = match path {

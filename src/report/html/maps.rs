@@ -5,15 +5,20 @@ use crate::capture::{AttentionKind, Dump, LayerHeads, StepMaps};
 use crate::error::{Error, Result};
 use crate::model::Mask;
 
-/// One head among those captured.
+/// The number of a layer's mean over its captured heads, which is shown as if it were one more head.
+pub const MEAN: usize = usize::MAX;
+
+/// One head among those captured, or the mean over those of a layer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head {
-    /// Its layer's and its own number in the model.
+    /// Its layer's and its own number in the model; [`MEAN`] for the mean.
     pub layer: usize,
     pub head: usize,
     /// Their places in the manifest.
     layer_place: usize,
     head_place: usize,
+    /// Heads from there on whose mean this is: 1, or all.
+    heads: usize,
 }
 
 /// A dump whose steps are all mapped into memory.
@@ -64,6 +69,7 @@ impl Maps {
                 head: *head,
                 layer_place,
                 head_place,
+                heads: 1,
             })
         });
         Ok(Maps { heads: heads.collect(), dump, steps, place_of, first_query })
@@ -78,8 +84,13 @@ impl Maps {
         &self.heads
     }
 
-    /// A head by its layer's and its own number in the model.
+    /// A head by its layer's and its own number in the model; the layer's mean by [`MEAN`].
     pub fn find(&self, layer: usize, head: usize) -> Option<Head> {
+        if head == MEAN {
+            let first = self.heads.iter().find(|known| known.layer == layer)?;
+            let heads = self.layer(*first).heads.len();
+            return Some(Head { head, heads, ..*first });
+        }
         self.heads.iter().find(|known| known.layer == layer && known.head == head).copied()
     }
 
@@ -116,8 +127,18 @@ impl Maps {
         let Some((step, row)) = self.place(query) else { return out.fill(0.0) };
         let held = step.record().keys.saturating_sub(from).min(out.len());
         out[held..].fill(0.0);
-        if held > 0 {
-            step.row(head.layer_place, head.head_place, row, from, &mut out[..held]);
+        if held == 0 {
+            return;
+        }
+        let out = &mut out[..held];
+        step.row(head.layer_place, head.head_place, row, from, out);
+        if head.heads > 1 {
+            let mut other = vec![0f32; held];
+            for place in head.head_place + 1..head.head_place + head.heads {
+                step.row(head.layer_place, place, row, from, &mut other);
+                out.iter_mut().zip(&other).for_each(|(sum, weight)| *sum += weight);
+            }
+            out.iter_mut().for_each(|sum| *sum /= head.heads as f32);
         }
     }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::code::code;
 use super::maps::{Head, Maps};
 use super::scores::{Repeats, SCORES, Values, values};
+use super::tile::hide;
 use crate::report::heads::{HeadScorer, repeated};
 
 /// Cells on a small picture's side, at most.
@@ -31,18 +32,77 @@ pub fn survey(maps: &Maps) -> Vec<HeadSurvey> {
     maps.heads().par_iter().map(|head| of_head(maps, *head, &repeats, copy)).collect()
 }
 
+/// Every head's picture, one after another, without the first `hide_first` keys: what remains of each
+/// row is brought back to a sum of 1.
+pub fn pictures(maps: &Maps, hide_first: usize) -> Vec<u8> {
+    let picture = |head: &Head| {
+        let mut picture = Picture::new(maps.size());
+        let mut row = vec![0f32; maps.size()];
+        for query in maps.first_query()..maps.size() {
+            let seen = maps.seen(*head, query);
+            let row = &mut row[..seen.end];
+            maps.row(*head, query, 0, row);
+            let rest = hide(maps, *head, query, hide_first, 0, row);
+            row.iter_mut().for_each(|weight| *weight *= rest);
+            picture.add(query, seen.start, row);
+        }
+        picture.codes()
+    };
+    maps.heads().par_iter().map(picture).collect::<Vec<_>>().concat()
+}
+
+/// A small picture under way: of each cell its largest weight, their sum, and how many there are.
+struct Picture {
+    size: usize,
+    side: usize,
+    maximum: Vec<f32>,
+    sum: Vec<f64>,
+    count: Vec<u32>,
+}
+
+impl Picture {
+    fn new(size: usize) -> Picture {
+        let side = side(size);
+        let cells = side * side;
+        Picture { size, side, maximum: vec![0.0; cells], sum: vec![0.0; cells], count: vec![0; cells] }
+    }
+
+    fn cell(&self, position: usize) -> usize {
+        position * self.side / self.size
+    }
+
+    /// Adds a query's row, of which the keys from `start` on are seen.
+    fn add(&mut self, query: usize, start: usize, row: &[f32]) {
+        let line = self.cell(query) * self.side;
+        let mut from = start;
+        while from < row.len() {
+            let cell = self.cell(from);
+            // The first key of the next cell.
+            let to = ((cell + 1) * self.size).div_ceil(self.side).min(row.len());
+            let at = line + cell;
+            for weight in &row[from..to] {
+                self.maximum[at] = self.maximum[at].max(*weight);
+                self.sum[at] += f64::from(*weight);
+            }
+            self.count[at] += (to - from) as u32;
+            from = to;
+        }
+    }
+
+    fn codes(&self) -> Vec<u8> {
+        let mean = |at: usize| (self.sum[at] / f64::from(self.count[at].max(1))) as f32;
+        (0..self.count.len()).flat_map(|at| [code(self.maximum[at]), code(mean(at))]).collect()
+    }
+}
+
 fn of_head(maps: &Maps, head: Head, repeats: &Repeats, copy: Option<usize>) -> HeadSurvey {
-    let (size, side) = (maps.size(), side(maps.size()));
-    let cell = |position: usize| position * side / size;
-    let (mut maximum, mut sum) = (vec![0f32; side * side], vec![0f64; side * side]);
-    let mut count = vec![0u32; side * side];
+    let size = maps.size();
+    let mut picture = Picture::new(size);
     let mut windows = vec![None; head.layer + 1];
     windows[head.layer] = maps.layer(head).window;
     let mut scorer = HeadScorer::new(maps.dump().manifest().mask, windows, copy);
     let (mut behind_repeats, mut repeated_rows) = (0.0, 0);
     let mut row = vec![0f32; size];
-    // Ends of the cells: the keys before `ends[n]` are in cells up to n.
-    let ends: Vec<usize> = (1..=side).map(|cell| (cell * size).div_ceil(side)).collect();
     for query in maps.first_query()..size {
         let seen = maps.seen(head, query);
         if seen.is_empty() {
@@ -55,24 +115,9 @@ fn of_head(maps: &Maps, head: Head, repeats: &Repeats, copy: Option<usize>) -> H
             behind_repeats += weight;
             repeated_rows += 1;
         }
-        let line = cell(query) * side;
-        let mut from = seen.start;
-        while from < seen.end {
-            let at = cell(from);
-            let to = ends[at].min(seen.end);
-            let at = line + at;
-            for weight in &row[from..to] {
-                maximum[at] = maximum[at].max(*weight);
-                sum[at] += f64::from(*weight);
-            }
-            count[at] += (to - from) as u32;
-            from = to;
-        }
+        picture.add(query, seen.start, row);
     }
-    let picture = (0..side * side)
-        .flat_map(|at| [code(maximum[at]), code((sum[at] / f64::from(count[at].max(1))) as f32)])
-        .collect();
     let repeats = (repeated_rows > 0).then(|| behind_repeats / f64::from(repeated_rows));
     let scores = scorer.scores().first().map_or([None; SCORES.len()], |scores| values(scores, repeats));
-    HeadSurvey { picture, scores }
+    HeadSurvey { picture: picture.codes(), scores }
 }

@@ -59,6 +59,33 @@ export function tileOf(size, seen, row, level, tileRow, tileColumn, hide) {
   return out;
 }
 
+// A small picture, [side, side, 2] bytes, from rows that `row(query)` lends. As the server makes them.
+export function pictureOf(size, side, seen, row, hide) {
+  const maximum = new Float32Array(side * side);
+  const sum = new Float64Array(side * side);
+  const count = new Uint32Array(side * side);
+  for (let query = 0; query < size; query++) {
+    const weights = row(query);
+    if (!weights) continue;
+    const rest = restOf(weights, hide);
+    const line = Math.floor((query * side) / size) * side;
+    const [from, to] = seen(query);
+    for (let key = from; key < to; key++) {
+      const at = line + Math.floor((key * side) / size);
+      const weight = key < hide ? 0 : weights[key] * rest;
+      if (weight > maximum[at]) maximum[at] = weight;
+      sum[at] += weight;
+      count[at]++;
+    }
+  }
+  const out = new Uint8Array(side * side * 2);
+  for (let at = 0; at < side * side; at++) {
+    out[2 * at] = codeOf(maximum[at]);
+    out[2 * at + 1] = codeOf(sum[at] / Math.max(1, count[at]));
+  }
+  return out;
+}
+
 // What a row is multiplied with once its first keys are hidden, so that the rest sums to 1.
 export function restOf(weights, hide) {
   if (!hide) return 1;

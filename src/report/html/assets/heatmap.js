@@ -200,7 +200,7 @@ export class Heatmap {
     this.complete = true;
     if (!source.holds(maps, layer, head)) return;
     const levels = levelsOf(data.size);
-    const level = Math.min(levels - 1, Math.max(0, Math.ceil(Math.log2(1 / pixels) - 1e-6)));
+    const level = this.level(pixels);
     const tiles = (level) => {
       const side = TILE * 2 ** level;
       const end = Math.ceil(data.size / side);
@@ -239,6 +239,37 @@ export class Heatmap {
     tiles(level);
   }
 
+  // The pyramid's level at which a cell has a pixel or more.
+  level(pixels) {
+    return Math.min(levelsOf(this.app.data.size) - 1, Math.max(0, Math.ceil(Math.log2(1 / pixels) - 1e-6)));
+  }
+
+  // Keys that are hidden, and rows that were not recorded, are paper and no zeros.
+  blank(scene, { x, y, zoom }, plot, right) {
+    const { data, source, paper, state } = this.app;
+    const end = Math.min(right, plot.left + (state.hide - x) * zoom);
+    if (state.hide && end > plot.left) {
+      scene.rect(plot.left, plot.top, end - plot.left, Math.min(plot.height, (data.size - y) * zoom), { fill: `rgb(${paper.join(' ')})` });
+    }
+    if (source.recorded(data.first_query, data.size) && source.before[data.size] === data.size) return;
+    const ratio = Math.min(2, devicePixelRatio || 1);
+    const block = 2 ** this.level(zoom * ratio);
+    const bottom = Math.min(data.size, y + plot.height / zoom);
+    // On whole pixels, so that nothing shines through at an edge.
+    const top = (query) => Math.max(plot.top, plot.top + Math.round((query - y) * zoom * ratio) / ratio);
+    let from = null;
+    for (let query = Math.floor(y / block) * block; ; query += block) {
+      const empty = query < bottom && !source.recorded(query, query + block);
+      if (empty) from ??= query;
+      else if (from !== null) {
+        const until = Math.min(plot.top + plot.height, top(Math.min(query, data.size)));
+        scene.rect(Math.max(plot.left, plot.left - x * zoom), top(from), right - plot.left, until - top(from), { fill: `rgb(${paper.join(' ')})` });
+        from = null;
+      }
+      if (query >= bottom) return;
+    }
+  }
+
   // Everything but the cells.
   scene(camera, plot, exported) {
     const { app } = this;
@@ -255,6 +286,7 @@ export class Heatmap {
       const picture = app.pictureCanvas(maps, layer, head);
       if (picture && camera.fitted) scene.picture(picture, plot.left, plot.top, data.size * zoom, data.size * zoom);
     }
+    this.blank(scene, camera, plot, right);
     const cell = app.hovered ?? state;
     // Lines around the row and the column.
     if (cell.query !== null && cell.query !== undefined) {
@@ -312,8 +344,8 @@ export class Heatmap {
       if (!row) continue;
       const rest = restOf(row, state.hide);
       const [from, to] = app.source.seen(of.maps, of.layer, of.head, query);
-      for (let key = Math.max(from, Math.floor(x)); key < Math.min(to, x + plot.width / zoom); key++) {
-        const weight = key < state.hide ? 0 : row[key] * rest;
+      for (let key = Math.max(from, state.hide, Math.floor(x)); key < Math.min(to, x + plot.width / zoom); key++) {
+        const weight = row[key] * rest;
         const [at, down] = [plot.left + (key + 0.5 - x) * zoom, plot.top + (query + 0.5 - y) * zoom];
         if (at < plot.left + 8 || down < plot.top + 8) continue;
         const below = state.threshold > 0 && weight < state.threshold;

@@ -6,7 +6,7 @@ import { Heatmap } from './heatmap.js';
 import { Overview } from './overview.js';
 import { Scene, save } from './scene.js';
 import { Arcs, TextView } from './text.js';
-import { element, number, quoted } from './tokens.js';
+import { MEAN, capital, element, headName, number, quoted } from './tokens.js';
 import { Walk } from './walk.js';
 
 const VIEWS = [
@@ -38,7 +38,8 @@ class App {
     this.anyWebGl = new URLSearchParams(location.search).has('webgl');
     const [head] = data.variants[0].heads;
     // Where queries, keys and values are shown, a token from which the mask hides something.
-    const last = data.walk && data.size > 3 ? Math.ceil(data.size * 0.6) : data.size - 1;
+    let last = data.walk && data.size > 3 ? Math.ceil(data.size * 0.6) : data.size - 1;
+    while (last > 0 && !this.source.recorded(last)) last--;
     this.defaults = {
       view: 'overview', layer: head.layer, head: head.head, maps: 0, query: last, key: 0, step: data.steps.length - 1,
       sort: 'place', channel: 'max', scale: 'linear', colour: 'cividis', hide: 0, threshold: 0, beside: '', direction: 'from',
@@ -170,7 +171,8 @@ class App {
   }
 
   missing() {
-    return `The rows of head ${this.state.layer}.${this.state.head} are not in this file, only its small picture. ${this.data.left_out ?? ''}`;
+    const { layer, head } = this.state;
+    return `The rows of ${headName(layer, head)} are not in this file, only its small picture. ${this.data.left_out ?? ''}`;
   }
 
   fail(error) {
@@ -184,21 +186,52 @@ class App {
     return [channel, scale, colour, threshold, hide, this.paper].join();
   }
 
+  // The small pictures without the first keys, once they are there.
+  withoutFirst(maps) {
+    const { hide } = this.state;
+    const key = `${maps}.${hide}`;
+    this.hiddenPictures ??= new Map();
+    if (!this.hiddenPictures.has(key)) {
+      this.hiddenPictures.set(key, null);
+      this.source.pictures(maps, hide).then(
+        (bytes) => {
+          this.hiddenPictures.set(key, bytes);
+          this.overview.look = null;
+          this.show();
+        },
+        (error) => {
+          this.hiddenPictures.delete(key);
+          this.fail(error);
+        },
+      );
+    }
+    return this.hiddenPictures.get(key);
+  }
+
   // Paints a head's small picture.
   paintPicture(canvas, maps, place) {
-    const { data, table, paper, state } = this;
-    const codes = this.picture(maps, place);
+    const { data, table, paper, state, source } = this;
     const side = data.overview_side;
+    const bytes = side * side * 2;
+    const changed = state.hide ? this.withoutFirst(maps) : null;
+    const codes = changed ? changed.subarray(place * bytes, (place + 1) * bytes) : this.picture(maps, place);
     const context = canvas.getContext('2d');
     const image = context.createImageData(side, side);
-    const { causal } = data.variants[maps];
+    const variant = data.variants[maps];
+    const window = variant.heads[place].window ?? Infinity;
     const offset = state.channel === 'mean' ? 1 : 0;
-    // The first columns cannot be taken out of a picture that is made already: they are left blank.
-    const hidden = Math.ceil((state.hide * side) / data.size);
-    for (let at = 0; at < side * side; at++) {
-      const [query, key] = [Math.floor(at / side), at % side];
-      if ((causal && key > query) || key < hidden) image.data.set([...paper, 255], at * 4);
-      else image.data.set(table.subarray(codes[2 * at + offset] * 4, codes[2 * at + offset] * 4 + 4), at * 4);
+    // The first position of each cell, and behind the last the end.
+    const start = Array.from({ length: side + 1 }, (_, cell) => Math.ceil((cell * data.size) / side));
+    for (let row = 0; row < side; row++) {
+      const [first, end] = [start[row], start[row + 1]];
+      const recorded = source.recorded(first, end);
+      for (let column = 0; column < side; column++) {
+        const [key, endKey] = [start[column], start[column + 1]];
+        const masked = variant.causal && (key >= end || endKey - 1 + window <= first);
+        const at = row * side + column;
+        if (!recorded || masked || endKey <= state.hide) image.data.set([...paper, 255], at * 4);
+        else image.data.set(table.subarray(codes[2 * at + offset] * 4, codes[2 * at + offset] * 4 + 4), at * 4);
+      }
     }
     context.putImageData(image, 0, 0);
   }
@@ -264,19 +297,30 @@ class App {
   }
 
   nextHead(by) {
-    const heads = this.data.variants[this.state.maps].heads;
-    const inLayer = heads.filter((head) => head.layer === this.state.layer);
-    const at = inLayer.findIndex((head) => head.head === this.state.head);
-    const { layer, head } = inLayer[(at + by + inLayer.length) % inLayer.length];
+    const inLayer = this.choices(this.state.layer);
+    const at = inLayer.indexOf(this.state.head);
+    const { layer } = this.state;
+    const head = inLayer[(at + by + inLayer.length) % inLayer.length];
     this.set({ layer, head });
+  }
+
+  // A layer's heads, and their mean where there are several.
+  choices(layer) {
+    const heads = this.data.variants[this.state.maps].heads.filter((head) => head.layer === layer).map((head) => head.head);
+    return heads.length > 1 ? [...heads, MEAN] : heads;
+  }
+
+  // Of another layer the head of the same number, or the first.
+  sameHead(layer) {
+    const choices = this.choices(layer);
+    return choices.includes(this.state.head) ? this.state.head : choices[0];
   }
 
   nextLayer(by) {
     const heads = this.data.variants[this.state.maps].heads;
     const layers = [...new Set(heads.map((head) => head.layer))];
     const layer = layers[(layers.indexOf(this.state.layer) + by + layers.length) % layers.length];
-    const inLayer = heads.filter((head) => head.layer === layer);
-    const { head } = inLayer.find((known) => known.head === this.state.head) ?? inLayer[0];
+    const head = this.sameHead(layer);
     this.set({ layer, head });
   }
 
@@ -318,10 +362,9 @@ class App {
     const layerChoice = choice('Layer', 'layer', layers.map((layer) => [layer, String(layer)]));
     this.controls.layer.onchange = (event) => {
       const layer = Number(event.target.value);
-      const inLayer = heads.filter((head) => head.layer === layer);
-      this.set({ layer, head: (inLayer.find((head) => head.head === this.state.head) ?? inLayer[0]).head });
+      this.set({ layer, head: this.sameHead(layer) });
     };
-    const beside = [['', 'nothing'], ...(data.variants.length > 1 ? [['other', 'other mask']] : []), ...heads.map((head) => [`${head.layer}.${head.head}`, `head ${head.layer}.${head.head}`])];
+    const beside = [['', 'nothing'], ...(data.variants.length > 1 ? [['other', 'other mask']] : []), ...heads.map((head) => [`${head.layer}.${head.head}`, `head ${head.layer}.${head.head}`]), ...layers.filter((layer) => this.choices(layer).length > 1).map((layer) => [`${layer}.${MEAN}`, `mean of layer ${layer}`])];
     const only = (views, node) => {
       node.dataset.views = views;
       return node;
@@ -425,11 +468,10 @@ class App {
     for (const node of this.tools.children) node.hidden = !node.dataset.views.split(' ').includes(state.view);
     for (const [id, node] of Object.entries(this.views)) node.hidden = id !== state.view;
     for (const [name, select] of Object.entries(this.controls)) select.value = String(state[name]);
-    const inLayer = data.variants[state.maps].heads.filter((head) => head.layer === state.layer);
-    const names = inLayer.map((head) => head.head).join();
-    if (names !== this.headNames) {
-      this.headNames = names;
-      this.headChoice.replaceChildren(...inLayer.map((head) => element('option', { value: head.head }, String(head.head))));
+    const choices = this.choices(state.layer);
+    if (choices.join() !== this.headNames) {
+      this.headNames = choices.join();
+      this.headChoice.replaceChildren(...choices.map((head) => element('option', { value: head }, head === MEAN ? 'mean' : String(head))));
     }
     this.headChoice.value = String(state.head);
     this.threshold.value = String(toSlider(state.threshold));
@@ -440,7 +482,7 @@ class App {
     this.showStep();
     const beside = this.besideOf();
     this.second.hidden = !beside;
-    const name = ({ maps, layer, head }) => `Layer ${layer}, head ${head}${data.variants.length > 1 ? (data.variants[maps].causal ? ', causal mask' : ', no mask') : ''}`;
+    const name = ({ maps, layer, head }) => `${capital(headName(layer, head))}${data.variants.length > 1 ? (data.variants[maps].causal ? ', causal mask' : ', no mask') : ''}`;
     this.titles[0].textContent = name(state);
     if (beside) this.titles[1].textContent = name(beside);
     this.notice.textContent = this.source.holds(state.maps, state.layer, state.head) || state.view === 'overview' ? '' : this.missing();
@@ -480,7 +522,9 @@ class App {
     }
     if (turn !== this.telling) return;
     this.value = row[key];
-    const seen = this.visible(query, key);
+    const [seen, recorded] = [this.visible(query, key), this.source.recorded(query)];
+    const hidden = seen && key < state.hide;
+    const shown = hidden ? 'hidden' : seen ? number(row[key]) : recorded ? 'masked' : 'not recorded';
     const best = [...row.keys()].filter((at) => row[at] > 0).sort((a, b) => row[b] - row[a]).slice(0, 8);
     const sum = row.reduce((total, weight) => total + weight, 0);
     const token = data.tokens[query];
@@ -493,16 +537,16 @@ class App {
     const pair = (name, token, at) => [element('dt', {}, name), element('dd', {}, element('b', { dir: 'auto' }, token.label), element('span', { className: 'at' }, ` ${at}`))];
     this.reading.replaceChildren(
       element('dl', {}, ...pair('Query', token, query), ...pair('Key', data.tokens[key], key)),
-      element('p', { className: 'weight' }, seen ? number(row[key]) : 'masked'),
-      element('p', { className: 'soft' }, seen ? `of the attention of ${quoted(token)}` : `${quoted(token)} comes before it, and may not look there`),
-      element('h2', {}, `${quoted(token)} attends to`),
+      element('p', { className: 'weight' }, shown),
+      element('p', { className: 'soft' }, hidden ? 'The rest of the row is brought back to 1' : seen ? `of the attention of ${quoted(token)}` : recorded ? `${quoted(token)} may not look there` : `This recording left out what ${quoted(token)} attends to`),
+      recorded ? element('h2', {}, `${quoted(token)} attends to`) : '',
       element('ol', {}, ...best.map(line)),
-      element('p', { className: 'soft' }, `Its row sums to ${sum.toFixed(4)}.`),
+      recorded ? element('p', { className: 'soft' }, `Its row sums to ${sum.toFixed(4)}.`) : '',
       token.logprob === null ? '' : element('p', { className: 'soft' }, `Generated with probability ${Math.exp(token.logprob).toFixed(3)}.`),
     );
-    const cell = `${quoted(token)} ${query} to ${quoted(data.tokens[key])} ${key}: ${seen ? number(row[key]) : 'masked'}`;
+    const cell = `${quoted(token)} ${query} to ${quoted(data.tokens[key])} ${key}: ${shown}`;
     this.map.frame.setAttribute('aria-description', cell);
-    if (aloud) this.live.textContent = `Layer ${state.layer} head ${state.head}: ${cell}`;
+    if (aloud) this.live.textContent = `${capital(headName(state.layer, state.head))}: ${cell}`;
   }
 
   scaleBar() {
@@ -589,7 +633,7 @@ class App {
       walk: () => this.walk.exported(),
     };
     const scene = made[state.view]();
-    const name = `attend-${state.view}-${state.layer}.${state.head}.${kind}`;
+    const name = `attend-${state.view}-${state.layer}.${state.head === MEAN ? 'mean' : state.head}.${kind}`;
     if (kind === 'svg') {
       save(new Blob([scene.svg(ink.page)], { type: 'image/svg+xml' }), name);
       return;

@@ -45,9 +45,12 @@ export class Overview {
       this.shown = wanted;
       this.build(index, score);
     }
+    const { source } = app;
+    const kept = state.hide && data.variants[state.maps].heads.some(({ layer, head }) => !source.holds(state.maps, layer, head));
+    const also = kept ? ' Of heads whose rows are not in this file the first columns are only left blank.' : '';
     this.meaning.textContent = score
-      ? `${score.meaning} Highest first.`
-      : 'Each picture is one head: a row for each token that looks, a column for each token it can look at; bright is much attention. Choose one to open it.';
+      ? `${score.meaning} Highest first.${also}`
+      : 'Each picture is one head: a row for each token that looks, a column for each token it can look at; bright is much attention. Choose one to open it.' + also;
     const look = app.lookKey();
     if (this.look !== look) {
       this.look = look;

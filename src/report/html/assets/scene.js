@@ -96,7 +96,7 @@ export class Scene {
 }
 
 function markup(text) {
-  return text.replace(/[&<>"\x00-\x08\x0b\x0c\x0e-\x1f]/g, (c) => (c < ' ' ? '\ufffd' : `&#${c.charCodeAt(0)};`));
+  return text.replace(/[&<>"\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g, (c) => (c < ' ' || c > '\ufffd' ? '\ufffd' : `&#${c.charCodeAt(0)};`));
 }
 
 // Hands a file to the person.

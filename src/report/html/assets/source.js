@@ -1,6 +1,6 @@
 // Where rows and tiles come from: the server, or the rows inside this file. Both answer promises.
-import { tileOf } from './code.js';
-import { bytesOf } from './tokens.js';
+import { pictureOf, tileOf } from './code.js';
+import { MEAN, bytesOf } from './tokens.js';
 
 // Keeps the newest answers.
 class Kept {
@@ -36,6 +36,14 @@ class Source {
     for (const [first, queries, stride, keys] of data.steps) {
       for (let row = 0; row < queries; row++) this.keys[first + row * stride] = keys;
     }
+    // How many queries before each position were recorded.
+    this.before = new Uint32Array(data.size + 1);
+    this.keys.forEach((keys, query) => (this.before[query + 1] = this.before[query] + (keys > 0)));
+  }
+  // Whether any of the queries from..to was recorded.
+  recorded(from, to = from + 1) {
+    const { size } = this.data;
+    return this.before[Math.min(size, to)] > this.before[Math.min(size, from)];
   }
   // Keys that a query can see.
   seen(maps, layer, head, query) {
@@ -45,9 +53,16 @@ class Source {
     const window = this.head(maps, layer, head)?.window ?? Infinity;
     return [Math.max(0, query + 1 - window), query + 1];
   }
+  // A head, or the mean of a layer's heads.
   head(maps, layer, head) {
-    return this.data.variants[maps].heads.find((known) => known.layer === layer && known.head === head);
+    const found = this.data.variants[maps].heads.find((known) => known.layer === layer && (head === MEAN || known.head === head));
+    return found && head === MEAN ? { layer, head, window: found.window } : found;
   }
+}
+
+// As the server calls it.
+function named(head) {
+  return head === MEAN ? 'mean' : head;
 }
 
 export class Served extends Source {
@@ -59,16 +74,20 @@ export class Served extends Source {
     if (!answer.ok) throw new Error(`${target}: ${answer.status}`);
     return answer.arrayBuffer();
   }
+  pictures(maps, hide) {
+    const target = `pictures?maps=${maps}&hide=${hide}`;
+    return this.kept(this.columns, target, async () => new Uint8Array(await this.bytes(target)));
+  }
   tile(maps, layer, head, level, row, column, hide) {
-    const target = `tile?maps=${maps}&layer=${layer}&head=${head}&level=${level}&row=${row}&column=${column}&hide=${hide}`;
+    const target = `tile?maps=${maps}&layer=${layer}&head=${named(head)}&level=${level}&row=${row}&column=${column}&hide=${hide}`;
     return this.kept(this.tiles, target, async () => new Uint8Array(await this.bytes(target)));
   }
   row(maps, layer, head, query) {
-    const target = `row?maps=${maps}&layer=${layer}&head=${head}&query=${query}`;
+    const target = `row?maps=${maps}&layer=${layer}&head=${named(head)}&query=${query}`;
     return this.kept(this.rows, target, async () => new Float32Array(await this.bytes(target)));
   }
   column(maps, layer, head, key, hide) {
-    const target = `column?maps=${maps}&layer=${layer}&head=${head}&key=${key}&hide=${hide}`;
+    const target = `column?maps=${maps}&layer=${layer}&head=${named(head)}&key=${key}&hide=${hide}`;
     return this.kept(this.columns, target, async () => new Float32Array(await this.bytes(target)));
   }
   projections(layer) {
@@ -96,10 +115,15 @@ export class Embedded extends Source {
     });
   }
   holds(maps, layer, head) {
-    return this.kept.has(`${maps}-${layer}-${head}`);
+    if (head !== MEAN) return this.kept.has(`${maps}-${layer}-${head}`);
+    return this.inLayer(maps, layer).every((known) => this.holds(maps, layer, known.head));
+  }
+  inLayer(maps, layer) {
+    return this.data.variants[maps].heads.filter((known) => known.layer === layer);
   }
   // All rows of a head: each query's start in one array.
   block(maps, layer, head) {
+    if (head === MEAN) return this.blocks.get(`${maps}.${layer}.mean`, () => this.mean(maps, layer));
     return this.blocks.get(`${maps}.${layer}.${head}`, () => {
       const bytes = bytesOf(document.getElementById(`rows-${maps}-${layer}-${head}`).textContent);
       const weights = this.data.variants[maps].bytes === 4 ? new Float32Array(bytes.buffer) : halves(bytes);
@@ -110,6 +134,35 @@ export class Embedded extends Source {
         at += this.seen(maps, layer, head, query)[1];
       }
       return { weights, starts };
+    });
+  }
+  mean(maps, layer) {
+    const heads = this.inLayer(maps, layer);
+    const { weights: first, starts } = this.block(maps, layer, heads[0].head);
+    const weights = new Float32Array(first);
+    for (const { head } of heads.slice(1)) {
+      const other = this.block(maps, layer, head).weights;
+      for (let at = 0; at < weights.length; at++) weights[at] += other[at];
+    }
+    for (let at = 0; at < weights.length; at++) weights[at] /= heads.length;
+    return { weights, starts };
+  }
+  // The small pictures of all heads without the first keys; of heads whose rows are not here, as they are.
+  pictures(maps, hide) {
+    return this.columns.get(`pictures.${maps}.${hide}`, async () => {
+      await this.ready;
+      const { heads } = this.data.variants[maps];
+      const { size, overview_side: side } = this.data;
+      const all = pictures(this.data);
+      const out = new Uint8Array(heads.length * side * side * 2);
+      for (const [place, { layer, head }] of heads.entries()) {
+        const held = this.holds(maps, layer, head);
+        const picture = held ? pictureOf(size, side, (query) => this.seen(maps, layer, head, query), (query) => this.part(maps, layer, head, query), hide) : all(maps, place);
+        out.set(picture, place * side * side * 2);
+        // Others have their turn.
+        await new Promise((done) => setTimeout(done));
+      }
+      return out;
     });
   }
   part(maps, layer, head, query) {

@@ -97,6 +97,10 @@ export class TextView {
       span.classList.toggle('later', at >= shown);
     });
     const token = data.tokens[position];
+    if (from && !app.source.recorded(position)) {
+      this.lead.textContent = `This recording left out what ${quoted(token)} (${position}) attends to.`;
+      return;
+    }
     const best = [...weights.keys()].filter((at) => at < shown || from).sort((a, b) => weights[b] - weights[a]).slice(0, 3);
     const list = best.filter((at) => weights[at] > 0).map((at) => `${quoted(data.tokens[at])} ${number(weights[at])}`);
     this.lead.textContent = from
@@ -166,7 +170,8 @@ export class Arcs {
     }
     if (turn !== this.turn) return;
     this.rows = rows;
-    this.lead.textContent = `Arcs over the text lead from ${quoted(data.tokens[state.query])} to what it attends to, and under it from every other token; the thicker, the more. Choose a token.`;
+    const recorded = app.source.recorded(state.query);
+    this.lead.textContent = recorded ? `Arcs over the text lead from ${quoted(data.tokens[state.query])} to what it attends to, and under it from every other token; the thicker, the more. Choose a token.` : `This recording left out what ${quoted(data.tokens[state.query])} attends to. Choose another token.`;
     [...this.row.children].forEach((button, position) => {
       button.setAttribute('aria-pressed', String(position === state.query));
     });

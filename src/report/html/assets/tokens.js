@@ -1,5 +1,16 @@
 // Tokens as a person reads them, and small helpers that build elements. All text goes in as text.
 
+// The number of a layer's mean over its heads, which is shown as if it were one more head.
+export const MEAN = -1;
+
+export function headName(layer, head) {
+  return head === MEAN ? `layer ${layer}, mean of its heads` : `layer ${layer}, head ${head}`;
+}
+
+export function capital(text) {
+  return text[0].toUpperCase() + text.slice(1);
+}
+
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {

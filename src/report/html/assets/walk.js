@@ -1,7 +1,7 @@
 // A short walk through one row of attention, with the numbers of the chosen head and query:
 // Q, K, V, the scores, the mask, softmax, and the weighted sum.
 import { Scene } from './scene.js';
-import { element, number, quoted } from './tokens.js';
+import { MEAN, capital, element, headName, number, quoted } from './tokens.js';
 
 const MOST_KEYS = 48;
 
@@ -18,7 +18,7 @@ export class Walk {
     let rows, projected;
     try {
       rows = await Promise.all(data.variants.map((_, maps) => (app.source.holds(maps, state.layer, state.head) ? app.source.row(maps, state.layer, state.head, state.query) : null)));
-      projected = data.walk ? await app.source.projections(state.layer) : null;
+      projected = data.walk && state.head !== MEAN ? await app.source.projections(state.layer) : null;
     } catch (error) {
       app.fail(error);
       return;
@@ -75,7 +75,7 @@ export class Walk {
     const usual = Math.abs(s.scale * root - 1) < 1e-3;
     const scaling = usual ? `√${s.dim} = ${root.toFixed(3)}` : `1/${s.scale.toPrecision(4)}, this model’s own scale`;
     const total = (weights) => weights.reduce((sum, x) => sum + x, 0);
-    const head = `layer ${state.layer}, head ${state.head}`;
+    const head = headName(state.layer, state.head);
     const table = (names, lines, foot) =>
       element(
         'table',
@@ -118,6 +118,14 @@ export class Walk {
     ].filter(Boolean);
   }
 
+  // Why only a part of the walk is there.
+  why() {
+    const { data, state, source } = this.app;
+    if (!source.recorded(state.query)) return 'This recording left its row out: choose another token.';
+    if (data.walk) return 'A mean of heads has no query and key of its own: choose a head to walk from those on.';
+    return 'This recording holds the weights only; attend view "a text" shows the whole walk, from queries and keys on.';
+  }
+
   // Without the model's vectors: from the weights on.
   part(rows) {
     const { app } = this;
@@ -126,7 +134,7 @@ export class Walk {
     const keys = this.keys(weights);
     const total = rows.map((row) => row?.reduce((sum, x) => sum + x, 0));
     return [
-      element('p', { className: 'meaning' }, `What ${quoted(data.tokens[state.query])} gives its attention to. This recording holds the weights only; attend view "a text" shows the whole walk, from queries and keys on.`),
+      element('p', { className: 'meaning' }, `What ${quoted(data.tokens[state.query])} gives its attention to. ${this.why()}`),
       this.tokens(),
       step(1, 'The weights of one row', 'They are shares: each is between 0 and 1, and together they are 1.',
         element(
@@ -178,7 +186,7 @@ export class Walk {
     const { ink, data, state } = this.app;
     const rows = [...this.root.querySelectorAll('h2, .lead, tr, .check')].map((part) => (part.matches('tr') ? [...part.children].map((cell) => cell.textContent) : [part.textContent]));
     const scene = new Scene(760, 60 + rows.length * 19);
-    scene.text(`Layer ${state.layer}, head ${state.head}, query ${quoted(data.tokens[state.query])}`, 14, 26, { fill: ink.text, size: 15, bold: true });
+    scene.text(`${capital(headName(state.layer, state.head))}, query ${quoted(data.tokens[state.query])}`, 14, 26, { fill: ink.text, size: 15, bold: true });
     rows.forEach((cells, line) => cells.forEach((cell, i) => scene.text(cell, 14 + i * 120, 56 + line * 19, { fill: ink.text, size: 12, bold: cells.length === 1 })));
     return scene;
   }
