@@ -7,6 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use attend::capture::ShownMap;
 use attend::generation::Session;
 use attend::measure::HeadEffects;
 use attend::model::{Decoder, Forward, HeadIntervention, KernelChoice, LogitRows, Silence};
@@ -300,7 +301,8 @@ fn assert_value_weighted_agrees(decoder: &Decoder, reference: &Reference, bound:
         let expected = reference.f32s(&name);
         let largest = f64::from(expected.iter().copied().fold(0.0, f32::max));
         for head in (0..decoder.config().heads).map(Some).chain([None]) {
-            let mut view = ValueWeighted::of(layer, head);
+            let mut map = ShownMap::of(layer, head);
+            let mut view = ValueWeighted::new(&mut map);
             let mut cache = decoder.new_cache(ids.len()).unwrap();
             let request = Forward { observer: Some(&mut view), ..Forward::default() };
             decoder.forward(&ids, &mut cache, request).unwrap();
@@ -312,7 +314,7 @@ fn assert_value_weighted_agrees(decoder: &Decoder, reference: &Reference, bound:
                     (0..size).map(mean).collect()
                 }
             };
-            assert_close(&view.finish(), &expected, bound * largest, &format!("{what} {layer} {head:?}"));
+            assert_close(&map.weights, &expected, bound * largest, &format!("{what} {layer} {head:?}"));
         }
     }
     assert!(layers > 0, "{what}");
@@ -337,7 +339,8 @@ fn value_norms_come_step_by_step_too() {
     let decoder = load(&fixture("llama"), KernelChoice::Native, None);
     let ids = reference("llama").ids("input_ids");
     let last_row = |pieces: &[usize]| {
-        let mut view = ValueWeighted::of(1, Some(2));
+        let mut map = ShownMap::of(1, Some(2));
+        let mut view = ValueWeighted::new(&mut map);
         let mut cache = decoder.new_cache(ids.len()).unwrap();
         let mut from = 0;
         for piece in pieces {
@@ -345,7 +348,7 @@ fn value_norms_come_step_by_step_too() {
             decoder.forward(&ids[from..from + piece], &mut cache, request).unwrap();
             from += piece;
         }
-        let weights = view.finish();
+        let weights = map.weights;
         weights[weights.len() - ids.len()..].to_vec()
     };
     assert_close(&last_row(&[12, 7, 1]), &last_row(&[20]), 1e-6, "in pieces");

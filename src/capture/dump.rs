@@ -102,15 +102,7 @@ impl Dump {
     /// If the step or the layer is not in the dump, the dump holds no whole rows, or the file does not
     /// hold what its line says.
     pub fn layer_map(&self, step: usize, layer: usize) -> Result<LayerMap> {
-        let kind = self.manifest.kind;
-        if kind != AttentionKind::Full {
-            return Err(Error::Dump {
-                path: self.folder.clone(),
-                problem: format!(
-                    "holds {kind} of each row; whole maps are recorded with --attention-kind full"
-                ),
-            });
-        }
+        self.check_whole_rows()?;
         let (mut reader, tensors) = self.tensors(step, layer)?;
         let record = &self.steps[step];
         Ok(LayerMap {
@@ -122,6 +114,22 @@ impl Dump {
             keys: record.keys,
             weights: reader.all_f32s(tensors[0])?,
         })
+    }
+
+    /// Whether the dump holds whole rows, and not some numbers of each.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn check_whole_rows(&self) -> Result<()> {
+        match self.manifest.kind {
+            AttentionKind::Full => Ok(()),
+            kind => Err(Error::Dump {
+                path: self.folder.clone(),
+                problem: format!(
+                    "holds {kind} of each row; whole maps are recorded with --attention-kind full"
+                ),
+            }),
+        }
     }
 
     /// The largest weights of one layer's rows in one step, of a dump of kind `top:K`.

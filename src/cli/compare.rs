@@ -1,6 +1,6 @@
 //! `attend compare`: the same text in two runs, and how far their heads are apart.
 
-use std::io::IsTerminal;
+use std::io::{BufWriter, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -10,8 +10,8 @@ use attend::report::{ColourDepth, Comparison, HeadGrid, compare::HeadDivergence}
 use attend::{Checkpoint, Error, LoadOptions};
 use clap::Args;
 
-use super::heads::write_whole;
 use super::model_args::{self, ComputeArgs, Dtype};
+use super::out_file::OutFile;
 use super::output::{note, print};
 use super::prompt_args::PromptArgs;
 use super::{Outcome, usage};
@@ -64,6 +64,7 @@ struct Compared {
 }
 
 pub fn run(args: CompareArgs) -> Result<Outcome> {
+    let png = args.png.as_ref().map(|path| OutFile::begin("--png", path)).transpose()?;
     let compared = match (Dump::is_at(&args.a), Dump::is_at(&args.b)) {
         (true, true) => dumps(&args)?,
         (false, false) => models(&args)?,
@@ -83,8 +84,12 @@ pub fn run(args: CompareArgs) -> Result<Outcome> {
     }
     let title = "Jensen-Shannon divergence, bits".to_owned();
     let grid = HeadGrid { title, layers: *layers, heads: *heads, values };
-    if let Some(path) = &args.png {
-        write_whole(path, |out| grid.write_png(out))?;
+    if let Some(out) = png {
+        let cannot = |cause| Error::Io { path: out.path().to_path_buf(), action: "write", cause };
+        let mut to = BufWriter::new(out.file());
+        grid.write_png(&mut to).and_then(|()| to.flush()).map_err(cannot)?;
+        drop(to);
+        out.finish()?;
     }
     if args.json {
         print(&format!("{}\n", serde_json::to_string(divergences)?))?;

@@ -1,11 +1,11 @@
 //! `attend heads`: what each head does, by its map, and what it is worth.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use attend::capture::{Dump, QuerySelection};
 use attend::measure::{HeadEffect, HeadEffects};
 use attend::model::{AttentionObserver, Forward, Silence};
@@ -426,26 +426,4 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
-}
-
-/// Writes a file beside its place, then gives it its name.
-pub fn write_whole(
-    path: &Path,
-    write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
-) -> Result<()> {
-    if path.is_dir() {
-        return Err(usage(format!("{}: this is a folder; name a file", path.display())));
-    }
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let cannot = || format!("{}: cannot write the picture there", path.display());
-    let mut bytes = vec![];
-    write(&mut bytes).with_context(cannot)?;
-    let written = std::fs::File::create(&part).and_then(|mut file| file.write_all(&bytes));
-    let named = written.and_then(|()| std::fs::rename(&part, path));
-    if named.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    named.with_context(cannot)
 }

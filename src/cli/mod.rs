@@ -15,6 +15,7 @@ mod http;
 mod info;
 mod map;
 mod model_args;
+mod out_file;
 mod output;
 mod page;
 mod perplexity;

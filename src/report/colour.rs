@@ -1,5 +1,6 @@
-//! Colours of weights in a terminal: cividis (Nuñez et al. 2018), which people with any colour
-//! vision read alike, in as many colours as the terminal has.
+//! Colours of weights in a terminal, in as many colours as it has.
+
+use super::picture::Palette;
 
 /// How many colours the terminal shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,38 +28,39 @@ impl ColourDepth {
     }
 }
 
-/// Cividis at 0, ¼, ½, ¾ and 1.
-const CIVIDIS: [[f32; 3]; 5] = [
-    [0.0, 32.0, 77.0],
-    [64.0, 77.0, 107.0],
-    [124.0, 123.0, 120.0],
-    [187.0, 173.0, 108.0],
-    [255.0, 234.0, 70.0],
-];
-
-/// The colour of a weight in 0..=1, as red, green, blue.
-pub fn cividis(weight: f32) -> [u8; 3] {
-    let at = weight.clamp(0.0, 1.0) * (CIVIDIS.len() - 1) as f32;
-    let low = (at as usize).min(CIVIDIS.len() - 2);
-    let share = at - low as f32;
-    std::array::from_fn(|channel| {
-        (CIVIDIS[low][channel] * (1.0 - share) + CIVIDIS[low + 1][channel] * share).round() as u8
-    })
-}
-
-/// The text on a background of a weight's colour.
-pub fn shaded(text: &str, weight: f32, depth: ColourDepth) -> String {
-    let [r, g, b] = cividis(weight);
-    let ink = if weight > 0.55 { 16 } else { 231 };
+/// The text on a background of the colour at a share of the scale.
+pub fn shaded(text: &str, share: f32, palette: Palette, depth: ColourDepth) -> String {
+    let [r, g, b] = palette.colour(share);
+    let luminance = 0.2126 * f32::from(r) + 0.7152 * f32::from(g) + 0.0722 * f32::from(b);
+    let ink = if luminance > 125.0 { 16 } else { 231 };
     match depth {
         ColourDepth::None => text.to_owned(),
         ColourDepth::True => format!("\x1b[48;2;{r};{g};{b};38;5;{ink}m{text}\x1b[0m"),
         ColourDepth::Palette => {
-            let level = |channel: u8| (u16::from(channel) * 5 + 127) / 255;
-            let index = 16 + 36 * level(r) + 6 * level(g) + level(b);
+            let index = nearest([r, g, b]);
             format!("\x1b[48;5;{index};38;5;{ink}m{text}\x1b[0m")
         }
     }
+}
+
+/// The parameters that set a colour: of what is drawn (`38`) or behind it (`48`).
+pub fn setting(layer: u8, [r, g, b]: [u8; 3], depth: ColourDepth) -> String {
+    match depth {
+        ColourDepth::None => String::new(),
+        ColourDepth::True => format!("{layer};2;{r};{g};{b}"),
+        ColourDepth::Palette => format!("{layer};5;{}", nearest([r, g, b])),
+    }
+}
+
+/// Of the 256 colours, the one in their cube of 6 × 6 × 6 that is nearest.
+fn nearest(colour: [u8; 3]) -> u16 {
+    // The cube's levels are 0, 95, 135, 175, 215 and 255.
+    let [r, g, b] = colour.map(|channel| match channel {
+        0..48 => 0,
+        48..115 => 1,
+        _ => (u16::from(channel) - 35) / 40,
+    });
+    16 + 36 * r + 6 * g + b
 }
 
 /// The text, less bright.

@@ -3,25 +3,22 @@
 use std::fmt::Write as _;
 use std::io;
 
-use font8x8::legacy::BASIC_LEGACY;
-
-use super::colour::{ColourDepth, cividis, shaded};
+use super::colour::{ColourDepth, shaded};
 use super::label::right;
+use super::picture::layout::bar;
+use super::picture::letters::{HEIGHT, Letters, WIDTH, width};
+use super::picture::palette::{NOTHING, Palette};
+use super::picture::scene::{Image, Scene};
+use super::picture::{Curve, Scale, png};
 
 /// Side of a head's square in the PNG, and the line between two.
 const CELL: usize = 22;
 const GAP: usize = 2;
-/// Each of a letter's 8 × 8 points is a square of this side.
-const LETTER_SCALE: usize = 2;
-const LETTER: usize = 8 * LETTER_SCALE;
-const BACKGROUND: [u8; 3] = [255, 255, 255];
-const INK: [u8; 3] = [32, 32, 32];
-/// Where there is no number.
-const ABSENT: [u8; 3] = [224, 224, 224];
+const MARGIN: usize = 12;
 
 /// Numbers from 0 up, the largest of which is brightest.
 pub struct HeadGrid {
-    /// In ASCII, a line.
+    /// A line.
     pub title: String,
     pub layers: usize,
     pub heads: usize,
@@ -58,7 +55,7 @@ impl HeadGrid {
                             format!("{value:.4}")
                         };
                         let text = right(&text, 6);
-                        write!(out, " {}", shaded(&text, self.share(*value), colour))
+                        write!(out, " {}", shaded(&text, self.share(*value), Palette::default(), colour))
                     }
                     None => write!(out, " {}", right("-", 6)),
                 };
@@ -73,91 +70,45 @@ impl HeadGrid {
     /// # Errors
     /// The writer's.
     pub fn write_png(&self, to: impl io::Write) -> io::Result<()> {
-        let canvas = self.draw();
-        let (width, height) = (canvas.width as u32, canvas.height as u32);
-        let mut encoder = png::Encoder::new(to, width, height);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        let mut writer = encoder.write_header().map_err(io::Error::other)?;
-        writer.write_image_data(&canvas.pixels).map_err(io::Error::other)?;
-        writer.finish().map_err(io::Error::other)
+        png::write(&self.draw(), to)
     }
 
-    fn draw(&self) -> Canvas {
+    fn draw(&self) -> Scene {
         let step = CELL + GAP;
-        let margin = LETTER / 2;
-        let layer_digits = self.layers.saturating_sub(1).to_string().len();
-        let left = margin + layer_digits.max(5) * LETTER + margin;
-        let top = margin + 2 * (LETTER + margin);
-        let (wide, high) = (self.heads * step, self.layers * step);
-        // The scale on the right: a bar, and its ends.
-        let largest = self.largest();
-        let largest = if largest < 0.01 { format!("{largest:.1e}") } else { format!("{largest:.4}") };
-        let scale = left + wide + 2 * margin;
-        let width = (scale + CELL + margin + largest.len() * LETTER).max(left + self.title.len() * LETTER);
-        let height = top + high.max(3 * LETTER) + LETTER + margin;
-        let mut canvas = Canvas::new(width + margin, height);
-
-        canvas.write(margin, margin, &self.title);
-        canvas.write(margin, top - LETTER - margin / 2, "layer");
+        let mut scene = Scene::default();
+        let digits = self.layers.saturating_sub(1).to_string().len();
+        let left = MARGIN + digits.max("layer".len()) * WIDTH + GAP * 3;
+        let top = MARGIN + 2 * (HEIGHT + MARGIN);
+        let heading = top - HEIGHT - GAP * 2;
+        scene.text(MARGIN, MARGIN, &Letters::Pixels.drawable(&self.title));
+        scene.text(MARGIN, heading, "layer");
         // Every label that fits above its column.
-        let head_width = self.heads.saturating_sub(1).to_string().len() * LETTER;
-        for head in (0..self.heads).step_by((head_width + LETTER / 2).div_ceil(step).max(1)) {
+        let head_width = width(&self.heads.saturating_sub(1).to_string());
+        for head in (0..self.heads).step_by((head_width + WIDTH / 2).div_ceil(step).max(1)) {
             let text = head.to_string();
-            let at = left + head * step + (CELL / 2).saturating_sub(text.len() * LETTER / 2);
-            canvas.write(at, top - LETTER - margin / 2, &text);
+            let at = left + head * step + (CELL / 2).saturating_sub(width(&text) / 2);
+            scene.text(at, heading, &text);
         }
         for (layer, row) in self.values.chunks(self.heads).enumerate() {
             let y = top + layer * step;
-            let text = layer.to_string();
-            canvas.write(left - margin - text.len() * LETTER, y + (CELL - LETTER) / 2, &text);
+            scene.text_before(left - GAP * 3, y + (CELL - HEIGHT) / 2, &layer.to_string());
             for (head, value) in row.iter().enumerate() {
-                let colour = value.map_or(ABSENT, |value| cividis(self.share(value)));
-                canvas.fill(left + head * step, y, CELL, CELL, colour);
+                let colour = value.map_or(NOTHING, |value| Palette::default().colour(self.share(value)));
+                let (x, point) = (left + head * step, (CELL, CELL));
+                scene.image(Image { x, y, columns: 1, point, colours: vec![colour] });
             }
         }
-        canvas.write(left, top + high + margin / 2, "head");
-        let bar = high.max(3 * LETTER);
-        for y in 0..bar {
-            canvas.fill(scale, top + y, CELL, 1, cividis(1.0 - y as f32 / (bar - 1) as f32));
-        }
-        canvas.write(scale + CELL + margin, top, &largest);
-        canvas.write(scale + CELL + margin, top + bar - LETTER, "0");
-        canvas
-    }
-}
-
-/// Pixels of red, green and blue, row by row.
-struct Canvas {
-    width: usize,
-    height: usize,
-    pixels: Vec<u8>,
-}
-
-impl Canvas {
-    fn new(width: usize, height: usize) -> Canvas {
-        Canvas { width, height, pixels: BACKGROUND.repeat(width * height) }
-    }
-
-    fn fill(&mut self, x: usize, y: usize, width: usize, height: usize, colour: [u8; 3]) {
-        for row in y..(y + height).min(self.height) {
-            for column in x..(x + width).min(self.width) {
-                let at = 3 * (row * self.width + column);
-                self.pixels[at..at + 3].copy_from_slice(&colour);
-            }
-        }
-    }
-
-    fn write(&mut self, x: usize, y: usize, text: &str) {
-        for (place, letter) in text.chars().enumerate() {
-            let glyph = BASIC_LEGACY.get(letter as usize).unwrap_or(&BASIC_LEGACY[usize::from(b'?')]);
-            for (row, bits) in glyph.iter().enumerate() {
-                for column in (0..8).filter(|column| bits >> column & 1 == 1) {
-                    let at = x + place * LETTER + column * LETTER_SCALE;
-                    self.fill(at, y + row * LETTER_SCALE, LETTER_SCALE, LETTER_SCALE, INK);
-                }
-            }
-        }
+        let (wide, high) = (self.heads * step, self.layers * step);
+        scene.text(left, top + high + GAP * 2, "head");
+        let scale = Scale { curve: Curve::Linear, brightest: self.largest() };
+        bar(
+            &mut scene,
+            (left + wide + MARGIN, top),
+            (CELL, high.max(6 * HEIGHT)),
+            Palette::default(),
+            &scale,
+        );
+        scene.with_margin(MARGIN)
     }
 }
 
@@ -184,7 +135,7 @@ mod tests {
         let grid = grid();
         let mut bytes = vec![];
         grid.write_png(&mut bytes).unwrap();
-        let mut reader = png::Decoder::new(io::Cursor::new(bytes)).read_info().unwrap();
+        let mut reader = ::png::Decoder::new(io::Cursor::new(bytes)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
         let colours: Vec<[u8; 3]> = pixels.chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
@@ -195,7 +146,7 @@ mod tests {
             .flat_map(|row| row.chunk_by(|a, b| a == b).filter(|run| run.len() == CELL).map(|run| run[0]))
             .collect();
         for value in grid.values {
-            let colour = value.map_or(ABSENT, cividis);
+            let colour = value.map_or(NOTHING, |value| Palette::default().colour(value));
             assert!(squares.iter().filter(|square| **square == colour).count() >= CELL, "{value:?}");
         }
     }

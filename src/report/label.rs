@@ -55,6 +55,28 @@ pub fn left(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
 }
 
+/// Lines of at most `width` columns, broken at spaces; a word that is too long is cut in pieces.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![];
+    let mut line = String::new();
+    for word in text.split(' ') {
+        let space = usize::from(!line.is_empty());
+        if line.width() + space + word.width() > width && !line.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        } else if space == 1 {
+            line.push(' ');
+        }
+        for c in word.chars() {
+            if line.width() + c.width().unwrap_or(0) > width && !line.is_empty() {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +95,15 @@ mod tests {
         ] {
             assert_eq!(label(bytes, 7), expected);
         }
+    }
+
+    #[test]
+    fn lines_are_wrapped_at_spaces() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("안녕 하세요 a", 6), ["안녕", "하세요", "a"]);
+        assert_eq!(wrapped("abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
+        assert_eq!(wrapped("one", 80), ["one"]);
+        assert!(wrapped("한국어", 1).iter().all(|line| line.chars().count() == 1));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Maps beside the raw weights, made while the model runs: what the layers together attend to, and
 //! how much of each value arrives.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
@@ -98,52 +101,43 @@ impl AttentionObserver for Rollout {
 }
 
 /// Value-weighted attention (Kobayashi et al. 2020): ‖αᵢⱼ vⱼ W_O‖, how much of key *j* a head really
-/// adds to query *i*, in the units of the stream; of several heads the mean. Rows do not sum to 1.
-pub struct ValueWeighted {
-    layer: usize,
-    /// `None`: the mean over the layer's heads.
-    head: Option<usize>,
-    heads: usize,
-    queries: usize,
-    keys: usize,
-    first_query: usize,
-    /// For each head, of every position so far.
-    norms: Vec<Vec<f32>>,
-    weights: Vec<f32>,
+/// adds to query *i*, in the units of the stream. Weights come in, and go on to another observer
+/// multiplied with the norms of their values; rows do not sum to 1. Every step from the first on has to
+/// be seen.
+pub struct ValueWeighted<'a> {
+    to: &'a mut dyn AttentionObserver,
+    /// For each layer and each of its heads, of every position so far.
+    norms: BTreeMap<usize, Vec<Vec<f32>>>,
 }
 
-impl ValueWeighted {
-    /// Of a head, or of a layer's mean; every step from the first on has to be seen, the last is kept.
-    pub fn of(layer: usize, head: Option<usize>) -> ValueWeighted {
-        let (heads, queries, keys, first_query) = (0, 0, 0, 0);
-        ValueWeighted { layer, head, heads, queries, keys, first_query, norms: vec![], weights: vec![] }
-    }
-
-    /// Of the last step, `[queries, keys]`.
-    pub fn finish(self) -> Vec<f32> {
-        self.weights
+impl<'a> ValueWeighted<'a> {
+    /// Passes on what `to` wants.
+    pub fn new(to: &'a mut dyn AttentionObserver) -> ValueWeighted<'a> {
+        ValueWeighted { to, norms: BTreeMap::new() }
     }
 }
 
-impl AttentionObserver for ValueWeighted {
+impl AttentionObserver for ValueWeighted<'_> {
     fn wants(&self, layer: usize) -> bool {
-        layer == self.layer
+        self.to.wants(layer)
+    }
+
+    fn wants_queries(&self, layer: usize, queries: Range<usize>) -> bool {
+        self.to.wants_queries(layer, queries)
     }
 
     fn wants_value_norms(&self, layer: usize) -> bool {
-        layer == self.layer
+        self.to.wants(layer)
     }
 
     fn begin_step(&mut self, step: StepShape) -> Result<()> {
-        (self.first_query, self.queries, self.keys) = (step.first_query, step.queries, step.keys);
-        self.weights = vec![0.0; step.queries * step.keys];
-        Ok(())
+        self.to.begin_step(step)
     }
 
     fn observe_value_norms(&mut self, norms: ValueNorms<'_>) -> Result<()> {
-        self.heads = norms.heads;
-        self.norms.resize(norms.heads, vec![]);
-        for (known, new) in self.norms.iter_mut().zip(norms.norms.chunks_exact(norms.positions)) {
+        let of_layer = self.norms.entry(norms.layer).or_default();
+        of_layer.resize(norms.heads, vec![]);
+        for (known, new) in of_layer.iter_mut().zip(norms.norms.chunks_exact(norms.positions)) {
             if known.len() < norms.first {
                 return Err(Error::Usage(
                     "value-weighted attention needs every step from the first on".into(),
@@ -156,18 +150,23 @@ impl AttentionObserver for ValueWeighted {
     }
 
     fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()> {
-        let heads = self.head.map_or(0..rows.heads, |head| head..head + 1);
-        let share = 1.0 / heads.len() as f32;
-        for head in heads {
-            let norms = &self.norms[head];
-            for (query, weights) in rows.head(head).chunks_exact(rows.keys).enumerate() {
-                let row = (rows.first_query - self.first_query + query) * self.keys;
-                let shown = &mut self.weights[row..row + rows.keys];
-                for ((shown, weight), norm) in shown.iter_mut().zip(weights).zip(norms) {
-                    *shown += weight * norm * share;
-                }
+        let Some(norms) = self.norms.get(&rows.layer) else {
+            return Err(Error::Usage(format!(
+                "value-weighted attention needs the values of layer {}",
+                rows.layer
+            )));
+        };
+        let mut weights = rows.weights.to_vec();
+        let of_head = rows.queries * rows.keys;
+        for (weights, norms) in weights.chunks_exact_mut(of_head).zip(norms) {
+            for row in weights.chunks_exact_mut(rows.keys) {
+                row.iter_mut().zip(norms).for_each(|(weight, norm)| *weight *= norm);
             }
         }
-        Ok(())
+        self.to.observe(AttentionRows { weights: &weights, ..rows })
+    }
+
+    fn end_step(&mut self) -> Result<()> {
+        self.to.end_step()
     }
 }

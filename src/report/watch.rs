@@ -8,6 +8,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::colour::{ColourDepth, dim, shaded};
 use super::label::{cut, label};
+use super::picture::Palette;
 
 /// Tokens named under the text, at most.
 const NAMED: usize = 8;
@@ -119,7 +120,11 @@ impl Frame<'_> {
         }
         // The space in front of a word stays between the words.
         let word = part.trim_start();
-        format!("{}{}", &part[..part.len() - word.len()], shaded(word, share.min(1.0), self.colour))
+        format!(
+            "{}{}",
+            &part[..part.len() - word.len()],
+            shaded(word, share.min(1.0), Palette::default(), self.colour)
+        )
     }
 
     /// `“mat” ← cat 0.41  the 0.20`; without the new token where there is little room.

@@ -1,5 +1,7 @@
 //! A dump as NumPy arrays or as CSV, a few rows at a time whatever its size.
 
+pub mod maps;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
