@@ -8,5 +8,6 @@ pub mod scores;
 pub mod table;
 
 pub use scorer::{HeadScorer, KeySink};
-pub use scores::{HeadKind, HeadScores, repeated};
+pub use crate::capture::overview::repeated;
+pub use scores::{HeadKind, HeadScores};
 pub use table::{Column, HeadTable};
