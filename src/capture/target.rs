@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::overview::{OVERVIEW, OVERVIEW_PART};
 use super::format::{FORMAT, MANIFEST, STEPS, STEPS_FOLDER, TOKENS};
+use super::overview::{OVERVIEW, OVERVIEW_PART};
 use crate::error::{Error, Result};
 
 const MANIFEST_PART: &str = "manifest.part";
@@ -38,8 +38,9 @@ pub(super) fn check(folder: &Path, overwrite: bool) -> Result<Vec<PathBuf>> {
         return refuse("already holds a dump; give another folder, or --overwrite".into());
     }
     // The manifest goes first: whatever happens next, the rest does not look like a dump.
-    let files =
-        [MANIFEST, MANIFEST_PART, STEPS, TOKENS, OVERVIEW, OVERVIEW_PART].iter().filter(|file| names.iter().any(|n| n == *file));
+    let files = [MANIFEST, MANIFEST_PART, STEPS, TOKENS, OVERVIEW, OVERVIEW_PART]
+        .iter()
+        .filter(|file| names.iter().any(|n| n == *file));
     let steps = steps.iter().map(|step| folder.join(STEPS_FOLDER).join(step));
     Ok(files.map(|file| folder.join(file)).chain(steps).collect())
 }

@@ -37,11 +37,14 @@ mod tests {
     fn every_tier_gives_the_same() {
         for keys in [0, 1, 7, 16, 333] {
             let row = |seed: usize| (0..keys).map(move |key| ((key * 7919 + seed * 31) % 1013) as f32 / 3.0);
-            let defined: Vec<(f32, f32)> =
-                (0..keys).map(|key| (0..3).fold((0.0, 0.0), |(maximum, sum), seed| {
-                    let weight = row(seed).nth(key).unwrap();
-                    (f32::max(maximum, weight), sum + weight)
-                })).collect();
+            let defined: Vec<(f32, f32)> = (0..keys)
+                .map(|key| {
+                    (0..3).fold((0.0, 0.0), |(maximum, sum), seed| {
+                        let weight = row(seed).nth(key).unwrap();
+                        (f32::max(maximum, weight), sum + weight)
+                    })
+                })
+                .collect();
             for isa in Isa::available() {
                 let (mut maxima, mut sums) = (vec![0f32; keys], vec![0f32; keys]);
                 for seed in 0..3 {

@@ -169,19 +169,21 @@ impl Overview {
     pub fn add(&mut self, step: &StepMaps) {
         let record = step.record();
         self.begin(record);
-        self.layers_mut().collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(layer, (rows, heads))| {
-            heads.par_iter_mut().enumerate().for_each(|(place, head)| {
-                let mut band = Band::default();
-                let mut weights = vec![0f32; record.keys];
-                for row in 0..record.queries {
-                    let query = record.rows().position(row);
-                    let weights = &mut weights[..rows.seen(query).end];
-                    step.row(layer, place, row, 0, weights);
-                    rows.add(head, &mut band, query, weights);
-                }
-                rows.end(head, &mut band);
-            });
-        });
+        self.layers_mut().collect::<Vec<_>>().into_par_iter().enumerate().for_each(
+            |(layer, (rows, heads))| {
+                heads.par_iter_mut().enumerate().for_each(|(place, head)| {
+                    let mut band = Band::default();
+                    let mut weights = vec![0f32; record.keys];
+                    for row in 0..record.queries {
+                        let query = record.rows().position(row);
+                        let weights = &mut weights[..rows.seen(query).end];
+                        step.row(layer, place, row, 0, weights);
+                        rows.add(head, &mut band, query, weights);
+                    }
+                    rows.end(head, &mut band);
+                });
+            },
+        );
         self.end();
     }
 
@@ -215,8 +217,7 @@ impl Overview {
         let LayerOverview { window, heads } = &mut self.layers[place];
         let window = self.windows[*window].window;
         let (isa, mask, copy, repeats) = (self.isa, self.mask, self.copy, &self.repeats);
-        let rows =
-            LayerRows { isa, mask, copy, repeats, grid: self.grid, window, step_keys: self.step_keys };
+        let rows = LayerRows { isa, mask, copy, repeats, grid: self.grid, window, step_keys: self.step_keys };
         (rows, heads)
     }
 
@@ -276,9 +277,10 @@ impl Overview {
     pub fn heads(&self) -> impl Iterator<Item = (Vec<(f32, f32)>, OverviewScores)> {
         self.layers.iter().flat_map(|layer| {
             let seen = &self.windows[layer.window];
-            layer.heads.iter().map(|head| {
-                (cells(self.grid, &head.picture, &seen.counts), scores(&head.sums, &seen.rows))
-            })
+            layer
+                .heads
+                .iter()
+                .map(|head| (cells(self.grid, &head.picture, &seen.counts), scores(&head.sums, &seen.rows)))
         })
     }
 

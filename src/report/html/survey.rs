@@ -21,10 +21,9 @@ pub fn survey(maps: &Maps) -> (Vec<HeadSurvey>, Option<String>) {
     let (overview, fault) = Overview::of(maps.dump(), maps.steps(), maps.isa());
     let ids: Vec<u32> = maps.dump().tokens().iter().take(maps.size()).map(|token| token.id).collect();
     let twice = repeated(&ids).is_some();
-    let surveys = overview.heads().map(|(cells, scores)| HeadSurvey {
-        picture: codes(&cells),
-        scores: values(&scores, twice),
-    });
+    let surveys = overview
+        .heads()
+        .map(|(cells, scores)| HeadSurvey { picture: codes(&cells), scores: values(&scores, twice) });
     (surveys.collect(), fault.map(|fault| format!("{fault}; the overview is made anew, from the maps")))
 }
 
