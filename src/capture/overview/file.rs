@@ -66,9 +66,15 @@ fn tensors(side: usize, layers: usize, heads: usize) -> [Tensor; 5] {
     ]
 }
 
-/// The cells that are used, of lines of [`SIDE`].
-fn used<T: Copy>(cells: &[T], side: usize) -> impl Iterator<Item = T> {
-    cells.chunks_exact(SIDE).take(side).flat_map(move |line| line[..side].iter().copied())
+/// Appends the cells that are used, of lines of [`SIDE`]. Copies of a fixed size become ones of vectors.
+fn put_used<T: Copy>(cells: &[T], side: usize, bytes: impl Fn(T) -> [u8; 4], out: &mut Vec<u8>) {
+    for line in cells.chunks_exact(SIDE).take(side) {
+        let start = out.len();
+        out.resize(start + 4 * side, 0);
+        for (out, cell) in out[start..].as_chunks_mut().0.iter_mut().zip(line) {
+            *out = bytes(*cell);
+        }
+    }
 }
 
 impl Overview {
@@ -85,21 +91,21 @@ impl Overview {
         let mut out = self.header(&tensors);
         begin(out.len() + tensors.iter().map(Tensor::bytes).sum::<usize>())?;
         let mut piece = |out: &mut Vec<u8>, more: bool| match out.len() >= PIECE || !more {
-            true => give(std::mem::take(out)),
+            true => give(std::mem::replace(out, Vec::with_capacity(PIECE + 4 * SIDE * SIDE))),
             false => Ok(()),
         };
         out.extend(heads().flat_map(|head| head.sums).flat_map(f64::to_le_bytes));
         out.extend(seen().flat_map(|seen| seen.rows).flat_map(u32::to_le_bytes));
         for seen in seen() {
-            out.extend(used(&seen.counts.0, side).flat_map(u32::to_le_bytes));
+            put_used(&seen.counts.0, side, u32::to_le_bytes, &mut out);
             piece(&mut out, true)?;
         }
         for head in heads() {
-            out.extend(used(&head.picture.maximum, side).flat_map(f32::to_le_bytes));
+            put_used(&head.picture.maximum, side, f32::to_le_bytes, &mut out);
             piece(&mut out, true)?;
         }
         for head in heads() {
-            out.extend(used(&head.picture.sum, side).flat_map(f32::to_le_bytes));
+            put_used(&head.picture.sum, side, f32::to_le_bytes, &mut out);
             piece(&mut out, true)?;
         }
         piece(&mut out, false)
