@@ -6,12 +6,16 @@
 //! for the threads that are inside: one that the system has taken from its CPU, and that never
 //! came, is not waited for. Workers spin for about 50 µs after their last region, then park.
 
+mod shares;
+
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
+
+use shares::Shares;
 
 const SPIN: Duration = Duration::from_micros(50);
 
@@ -45,8 +49,8 @@ unsafe impl Send for Shared {}
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<(JoinHandle<()>, Thread)>,
-    /// One region at a time, whoever asks.
-    busy: Mutex<()>,
+    /// The tasks of the region at hand: one at a time, whoever asks.
+    busy: Mutex<Shares>,
 }
 
 impl Pool {
@@ -74,8 +78,9 @@ impl Pool {
                 let thread = handle.thread().clone();
                 Some((handle, thread))
             })
-            .collect();
-        Pool { shared, workers, busy: Mutex::new(()) }
+            .collect::<Vec<_>>();
+        let busy = Mutex::new(Shares::new(workers.len() + 1));
+        Pool { shared, workers, busy }
     }
 
     /// How many threads work in a region.
@@ -84,8 +89,10 @@ impl Pool {
     }
 
     /// Calls `region` here, and on every worker that comes before this call of it returns.
-    fn run(&self, region: &(dyn Fn() + Sync)) {
-        let _one_at_a_time = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+    ///
+    /// # Safety
+    /// The caller holds `busy`.
+    unsafe fn run(&self, region: &(dyn Fn() + Sync)) {
         let shared = &*self.shared;
         let erased: *const (dyn Fn() + Sync + '_) = region;
         // SAFETY: only the lifetime changes; this function does not return, or unwind, before the
@@ -118,28 +125,23 @@ impl Pool {
         assert!(!worker_panicked, "a kernel panicked on a worker thread");
     }
 
-    /// Calls `task(i)` for every `i` below `count`, each once. A thread takes many neighbours at a time
-    /// while much is left, and towards the end fewer, but not less than `chunk`: so memory is read in
-    /// long streams, and all finish together. A task must not call this on the same pool: it would wait
-    /// for itself.
+    /// Calls `task(i)` for every `i` below `count`, each once. Each thread goes through neighbours, as
+    /// long as no other has nothing left to do, and takes up to `chunk` of them at a time: so memory is
+    /// read in long streams, and all finish together. A task must not call this on the same pool: it
+    /// would wait for itself.
     ///
     /// # Panics
-    /// If a task panics, on whichever thread; the pool stays usable.
+    /// If a task panics, on whichever thread (the pool stays usable), or if there are 2³² tasks.
     pub fn for_each(&self, count: usize, chunk: usize, task: impl Fn(usize) + Sync) {
         let chunk = chunk.max(1);
         if count <= chunk || self.workers.is_empty() {
             return (0..count).for_each(task);
         }
-        let next = AtomicUsize::new(0);
-        let shares = 4 * self.threads();
-        let take = |start: usize| start + chunk.max((count - start) / shares).min(count - start);
-        self.run(&|| {
-            while let Ok(start) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
-                (start < count).then(|| take(start))
-            }) {
-                (start..take(start)).for_each(&task);
-            }
-        });
+        assert!(u32::try_from(count).is_ok(), "too many tasks");
+        let shares = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.set(count);
+        // SAFETY: `shares` is the lock.
+        unsafe { self.run(&|| shares.work(chunk as u32, &task)) };
     }
 }
 
@@ -261,6 +263,7 @@ impl<T> SharedSlice<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -268,7 +271,7 @@ mod tests {
     fn every_index_is_visited_once_with_any_number_of_threads() {
         for threads in [1, 2, 3, 8, 64] {
             let pool = Pool::new(threads);
-            for count in [0, 1, 7, 100] {
+            for count in [0, 1, 7, 100, 5000] {
                 let visits: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
                 pool.for_each(count, 3, |i| {
                     visits[i].fetch_add(1, Ordering::Relaxed);

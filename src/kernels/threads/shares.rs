@@ -1,0 +1,87 @@
+//! How a region's tasks are shared out: each thread has its own neighbours, which it takes one after
+//! the other, so that it reads memory in one stream; and a thread that has done its own takes half of
+//! what another has left.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// A thread's tasks that are left: the first in the low half, the end in the high one. In a cache line
+/// of its own (two, for CPUs that fetch lines in pairs).
+#[repr(align(128))]
+struct Share(AtomicU64);
+
+fn pack(first: u32, end: u32) -> u64 {
+    u64::from(end) << 32 | u64::from(first)
+}
+
+fn unpack(share: u64) -> (u32, u32) {
+    (share as u32, (share >> 32) as u32)
+}
+
+/// The tasks of one region.
+pub(super) struct Shares {
+    shares: Box<[Share]>,
+    /// Threads that have come.
+    come: AtomicUsize,
+}
+
+impl Shares {
+    pub(super) fn new(threads: usize) -> Shares {
+        let shares = (0..threads).map(|_| Share(AtomicU64::new(0))).collect();
+        Shares { shares, come: AtomicUsize::new(0) }
+    }
+
+    /// Shares out tasks 0 to `count`, whose number fits 32 bits. Nobody may be taking any.
+    pub(super) fn set(&self, count: usize) {
+        let threads = self.shares.len();
+        let border = |thread: usize| (count * thread / threads) as u32;
+        for (thread, share) in self.shares.iter().enumerate() {
+            share.0.store(pack(border(thread), border(thread + 1)), Ordering::Relaxed);
+        }
+        self.come.store(0, Ordering::Relaxed);
+    }
+
+    /// Does tasks until there are none left to take, up to `chunk` neighbours at a time.
+    pub(super) fn work(&self, chunk: u32, task: &(impl Fn(usize) + Sync)) {
+        let own = self.come.fetch_add(1, Ordering::Relaxed);
+        loop {
+            while let Some((first, end)) = self.take(own, chunk) {
+                (first..end).for_each(|index| task(index as usize));
+            }
+            if !self.steal(own, chunk) {
+                return;
+            }
+        }
+    }
+
+    /// The next tasks of a thread's own.
+    fn take(&self, own: usize, chunk: u32) -> Option<(u32, u32)> {
+        let next = |share| {
+            let (first, end) = unpack(share);
+            (first < end).then(|| pack(first + chunk.min(end - first), end))
+        };
+        let before = self.shares[own].0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        let (first, end) = unpack(before);
+        Some((first, first + chunk.min(end - first)))
+    }
+
+    /// Makes the second half of another's tasks a thread's own, which has none. A task stands in one
+    /// share only, and is never put back once taken: so a share with the same bits is the same share.
+    fn steal(&self, own: usize, chunk: u32) -> bool {
+        let threads = self.shares.len();
+        (1..threads).any(|step| {
+            let other = &self.shares[(own + step) % threads].0;
+            let keep =
+                |first: u32, end: u32| if end - first <= chunk { first } else { first + (end - first) / 2 };
+            let halve = |share| {
+                let (first, end) = unpack(share);
+                (first < end).then(|| pack(first, keep(first, end)))
+            };
+            let Ok(before) = other.fetch_update(Ordering::Relaxed, Ordering::Relaxed, halve) else {
+                return false;
+            };
+            let (first, end) = unpack(before);
+            self.shares[own].0.store(pack(keep(first, end), end), Ordering::Relaxed);
+            true
+        })
+    }
+}
