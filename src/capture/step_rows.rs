@@ -73,6 +73,7 @@ impl StepRows {
     }
 
     /// Takes rows of the layer that stands at `layer` among the captured ones.
+    #[allow(clippy::too_many_arguments)]
     pub fn add(
         &mut self,
         layer: usize,

@@ -247,7 +247,7 @@ impl Overview {
 
     /// Tokens so far.
     pub fn tokens(&self) -> usize {
-        self.repeats.len()
+        self.repeats.tokens()
     }
 
     /// That the prompt stands twice, known before its step.

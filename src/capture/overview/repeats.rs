@@ -24,7 +24,7 @@ impl Repeats {
     }
 
     /// Tokens so far.
-    pub fn len(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.before.len()
     }
 
