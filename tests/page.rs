@@ -99,7 +99,8 @@ fn a_planted_cell_is_visible_at_every_level() {
     let html = page.served();
     let overview = between(&html, r#"id="overview">"#, "<");
     let picture = STANDARD.decode(overview).unwrap();
-    let at = ((query * 64 / SIZE) * 64 + key * 64 / SIZE) * 2;
+    // Cells of 16 positions, 38 a side.
+    let at = ((query / 16) * 38 + key / 16) * 2;
     assert_eq!(picture[at], code(0.5));
 }
 
@@ -338,14 +339,16 @@ fn a_mean_over_heads_and_pictures_without_the_first_keys() {
     assert!(answer(&page, "/row?layer=9&head=mean&query=3").is_none());
     for hide in [0, 2] {
         let pictures = answer(&page, &format!("/pictures?hide={hide}")).unwrap().body;
-        assert_eq!(pictures.len(), 2 * 64 * 64 * 2);
+        // Cells of a power of two, so that at most 64 are needed: 38 of 16 positions.
+        let (cells, side) = (16, 38);
+        assert_eq!(pictures.len(), 2 * side * side * 2);
         for (head, map) in heads.iter().enumerate() {
-            for cell in (0..64 * 64).step_by(31) {
-                let within = |cell: usize| (0..SIZE).filter(move |at| at * 64 / SIZE == cell);
+            for cell in (0..side * side).step_by(11) {
+                let within = |cell: usize| (0..SIZE).filter(move |at| at / cells == cell);
                 let mut weights = vec![];
-                for query in within(cell / 64) {
+                for query in within(cell / side) {
                     let hidden: f64 = (0..hide).map(|key| f64::from(map[query * SIZE + key])).sum();
-                    for key in within(cell % 64).filter(|key| *key <= query) {
+                    for key in within(cell % side).filter(|key| *key <= query) {
                         let shown = key >= hide && 1.0 - hidden > 1e-6;
                         weights.push(if shown {
                             f64::from(map[query * SIZE + key]) / (1.0 - hidden)
@@ -357,7 +360,7 @@ fn a_mean_over_heads_and_pictures_without_the_first_keys() {
                 let maximum = weights.iter().fold(0.0, |a: f64, b| a.max(*b));
                 let mean = weights.iter().sum::<f64>() / weights.len().max(1) as f64;
                 for (channel, expected) in [maximum, mean].into_iter().enumerate() {
-                    let found = pictures[(head * 64 * 64 + cell) * 2 + channel];
+                    let found = pictures[(head * side * side + cell) * 2 + channel];
                     assert!(found.abs_diff(code(expected as f32)) <= 1, "{hide} {head} {cell} {channel}");
                 }
             }

@@ -9,8 +9,10 @@ use super::dump::Dump;
 use super::format::{AttentionDtype, STEPS, STEPS_FOLDER, StepRecord, TOKENS, TokenRole};
 use super::kind::AttentionKind;
 use super::layout::parts;
+use super::overview::{Band, OVERVIEW, OVERVIEW_PART, Overview, Repeats};
 use super::step_reader::{StepReader, Values};
 use crate::error::{Error, Result};
+use crate::kernels::Isa;
 use crate::kernels::row_statistics::STATISTICS;
 use crate::model::Mask;
 
@@ -38,16 +40,41 @@ pub fn check(folder: &Path) -> Result<Checked> {
     check_tokens(&dump)?;
     let mut checked =
         Checked { steps: dump.steps().len(), tokens: dump.tokens().len(), rows: 0, ignored: cut_off(&dump)? };
+    let mut overview = overview(&dump)?;
     let mut start = 0;
     for record in dump.steps() {
         check_order(&dump, record, start)?;
         start = record.keys;
-        for captured in &dump.manifest().layers {
-            check_layer(&dump, record, captured.layer)?;
+        let mut covered = overview.as_mut().filter(|(file, _)| record.step < file.steps());
+        if let Some((_, made)) = &mut covered {
+            made.begin(record);
+        }
+        for (place, captured) in dump.manifest().layers.iter().enumerate() {
+            check_layer(&dump, record, place, covered.as_mut().map(|(_, made)| made))?;
             checked.rows += record.queries * captured.heads.len();
         }
+        if let Some((_, made)) = covered {
+            made.end();
+        }
+    }
+    if let Some((file, made)) = overview {
+        made.same(&file).map_err(|problem| fault(&folder.join(OVERVIEW), problem))?;
     }
     Ok(checked)
+}
+
+/// What the dump's overview says, and one to be made of the same steps.
+fn overview(dump: &Dump) -> Result<Option<(Overview, Overview)>> {
+    if dump.manifest().kind != AttentionKind::Full {
+        return Ok(None);
+    }
+    let isa = Isa::detect()?;
+    let repeats = Repeats::of(dump.tokens().iter().map(|token| token.id));
+    let file = Overview::read(dump, isa, repeats.clone())?;
+    Ok(file.map(|file| {
+        let made = Overview::new(dump.manifest(), isa, file.copy(), repeats);
+        (file, made)
+    }))
 }
 
 fn fault(path: &Path, problem: String) -> Error {
@@ -143,6 +170,9 @@ fn cut_off(dump: &Dump) -> Result<Vec<String>> {
             ignored.push(format!("{name}: its last line has no end"));
         }
     }
+    if dump.folder().join(OVERVIEW_PART).exists() {
+        ignored.push(format!("{OVERVIEW_PART}: is not whole"));
+    }
     let steps = dump.folder().join(STEPS_FOLDER);
     for entry in fs::read_dir(&steps).map_err(Error::io(&steps, "read the folder"))? {
         let name = entry.map_err(Error::io(&steps, "read the folder"))?.file_name();
@@ -164,8 +194,17 @@ struct Layer<'d> {
     window: Option<usize>,
 }
 
-fn check_layer(dump: &Dump, record: &StepRecord, layer: usize) -> Result<()> {
-    let captured = dump.captured(layer)?;
+/// Checks the rows of the layer that stands at `place` among the captured ones, and takes them into an
+/// overview.
+fn check_layer(
+    dump: &Dump,
+    record: &StepRecord,
+    place: usize,
+    overview: Option<&mut Overview>,
+) -> Result<()> {
+    let captured = &dump.manifest().layers[place];
+    let layer = captured.layer;
+    let mut summed = overview.map(|overview| (overview.layer_mut(place), Band::default(), 0));
     let (mut reader, tensors) = dump.tensors(record.step, layer)?;
     let rows = Layer { dump, record, layer, heads: &captured.heads, window: captured.window };
     let expected = parts(dump.manifest().kind, dump.manifest().attention_dtype, record.keys);
@@ -183,10 +222,24 @@ fn check_layer(dump: &Dump, record: &StepRecord, layer: usize) -> Result<()> {
     for from in (0..all).step_by(together) {
         let block = from..all.min(from + together);
         match dump.manifest().kind {
-            AttentionKind::Full => rows.full(&mut reader, &tensors, columns, block)?,
+            AttentionKind::Full => {
+                let weights = rows.full(&mut reader, &tensors, columns, block.clone())?;
+                let Some(((taken, heads), band, at)) = &mut summed else { continue };
+                for (row, weights) in block.zip(weights.chunks_exact(columns)) {
+                    let head = row / record.queries;
+                    if head != *at {
+                        taken.end(&mut heads[*at], band);
+                        *at = head;
+                    }
+                    taken.add(&mut heads[head], band, rows.position(row), weights);
+                }
+            }
             AttentionKind::Top(_) => rows.top(&mut reader, &tensors, columns, block)?,
             AttentionKind::Stats => rows.stats(&mut reader, &tensors, block)?,
         }
+    }
+    if let Some(((taken, heads), band, at)) = &mut summed {
+        taken.end(&mut heads[*at], band);
     }
     Ok(())
 }
@@ -235,7 +288,7 @@ impl Layer<'_> {
         tensors: &[Values],
         keys: usize,
         block: Range<usize>,
-    ) -> Result<()> {
+    ) -> Result<Vec<f32>> {
         let weights = reader.f32s(tensors[0], block.start * keys, block.len() * keys)?;
         for (row, weights) in block.zip(weights.chunks_exact(keys)) {
             let visible = self.visible(row);
@@ -252,7 +305,7 @@ impl Layer<'_> {
             }
             self.sum(reader, row, weights.iter().map(|weight| f64::from(*weight)).sum())?;
         }
-        Ok(())
+        Ok(weights)
     }
 
     fn top(

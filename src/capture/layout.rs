@@ -3,6 +3,7 @@
 
 use super::format::{AttentionDtype, LayerHeads, Manifest};
 use super::kind::{AttentionKind, Rows};
+use super::overview;
 use crate::kernels::row_statistics::STATISTICS;
 
 /// What follows a layer's name in the names of its tensors, the type, and how many values there are
@@ -104,7 +105,7 @@ impl Layout {
     }
 }
 
-/// Bytes of a dump: of the step files of a prompt and of the steps behind it that feed one token each,
+/// Bytes of a dump: of its overview, of the step files of a prompt and of the steps behind it that feed one token each,
 /// and about what the lines of its other files take.
 pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: usize) -> u64 {
     let heads: usize = manifest.layers.iter().map(|layer| layer.heads.len()).sum();
@@ -118,6 +119,12 @@ pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: 
         |first: usize, keys: usize| Layout::new(manifest, rows(first, keys), keys).header.len() as u64;
     let later = new_tokens.saturating_sub(1);
     let positions = prompt_tokens + later;
+    let maps = tensors(0, prompt_tokens)
+        + (prompt_tokens..positions).map(|position| tensors(position, position + 1)).sum::<u64>();
+    let overview = match overview::worth_it(manifest, maps, positions) {
+        true => overview::file_bytes(manifest, positions),
+        false => 0,
+    };
     let manifest_bytes = serde_json::to_vec_pretty(manifest).map_or(0, |json| json.len() as u64);
     // About; those of generated tokens have a probability.
     const PROMPT_LINE: u64 = 80;
@@ -125,9 +132,9 @@ pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: 
     const STEP_LINE: u64 = 90;
     manifest_bytes
         + header(0, prompt_tokens)
-        + tensors(0, prompt_tokens)
+        + maps
+        + overview
         + later as u64 * header(positions.saturating_sub(1), positions)
-        + (prompt_tokens..positions).map(|position| tensors(position, position + 1)).sum::<u64>()
         + prompt_tokens as u64 * PROMPT_LINE
         + new_tokens as u64 * GENERATED_LINE
         + (1 + later) as u64 * STEP_LINE

@@ -1,6 +1,6 @@
 //! Attention, recorded as it happens: [`selection`] says which layers and heads and [`kind`] which
 //! queries and what of each row, [`recorder`] writes them to disk while the model runs, [`dump`] reads
-//! them back, [`check`] looks for faults in what lies on the disk. SPEC.md describes the format for
+//! them back, [`overview`] is what a page shows first, [`check`] looks for faults in what lies on the disk. SPEC.md describes the format for
 //! other readers.
 
 pub mod check;
@@ -9,6 +9,7 @@ pub mod format;
 pub mod kind;
 mod layout;
 pub mod memory;
+pub mod overview;
 pub mod projections;
 pub mod recorder;
 pub mod selection;
@@ -27,6 +28,7 @@ pub use format::{
 };
 pub use kind::{AttentionKind, QuerySelection, Rows};
 pub use memory::{LastRow, LayerMap, ShownMap};
+pub use overview::Overview;
 pub use projections::Projections;
 pub use recorder::Recorder;
 pub use selection::Selection;

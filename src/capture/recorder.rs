@@ -12,6 +12,7 @@ use super::format::{
 };
 use super::kind::AttentionKind;
 use super::layout;
+use super::overview::{OVERVIEW, Overview, Repeats, repeated, worth_it};
 use super::selection::Selection;
 use super::step_rows::{Encoding, StepRows};
 use super::storage::{Disk, Storage};
@@ -52,6 +53,17 @@ pub struct Recorder {
     writer: Writer,
     next_step: usize,
     current: Option<StepRows>,
+    overview: Option<Progress>,
+}
+
+/// The overview of all steps so far; none where it would not be that of the dump.
+struct Progress {
+    overview: Overview,
+    /// The prompt's tokens.
+    ids: Vec<u32>,
+    /// Bytes of the steps' tensors, and those that the last file was of.
+    map_bytes: u64,
+    written_bytes: u64,
 }
 
 impl Recorder {
@@ -149,6 +161,12 @@ impl Recorder {
             writer: Writer::start(folder, storage)?,
             next_step: 0,
             current: None,
+            overview: (kind == AttentionKind::Full).then(|| Progress {
+                overview: Overview::new(manifest, isa, None, Repeats::default()),
+                ids: vec![],
+                map_bytes: 0,
+                written_bytes: 0,
+            }),
         })
     }
 
@@ -163,6 +181,14 @@ impl Recorder {
     /// # Errors
     /// If the disk has not taken something recorded before.
     pub fn token(&mut self, token: &TokenRecord) -> Result<()> {
+        if let Some(progress) = &mut self.overview {
+            progress.ids.extend((self.next_step == 0).then_some(token.id));
+            progress.overview.token(token.id);
+        }
+        // A token that comes behind its step was not known when its row was taken in.
+        self.overview = self.overview.take().filter(|progress| {
+            token.index + 1 == progress.overview.tokens() && token.index >= progress.overview.keys()
+        });
         self.writer.token(json_line(token, &self.folder.join(TOKENS))?)
     }
 
@@ -172,7 +198,28 @@ impl Recorder {
     /// # Errors
     /// If the disk does not take it.
     pub fn flush(&mut self) -> Result<()> {
+        self.write_overview(1)?;
         self.writer.flush()
+    }
+
+    /// Writes the overview, once the dump is large enough and its maps have grown by so much since it was
+    /// last written.
+    fn write_overview(&mut self, growth: u64) -> Result<()> {
+        let Some(progress) = &mut self.overview else { return Ok(()) };
+        let Progress { overview, map_bytes, written_bytes, .. } = progress;
+        let due = *map_bytes > *written_bytes && *map_bytes >= growth * *written_bytes;
+        if self.current.is_some() || !due || !worth_it(&self.manifest, *map_bytes, overview.keys()) {
+            return Ok(());
+        }
+        let (writer, mut at) = (&self.writer, 0);
+        let begin = |len| writer.begin(OVERVIEW.into(), vec![], len);
+        overview.write(begin, |bytes| {
+            let start = at;
+            at += bytes.len();
+            writer.write(start, bytes)
+        })?;
+        *written_bytes = *map_bytes;
+        writer.name(OVERVIEW)
     }
 
     /// Steps that are whole on the disk.
@@ -198,8 +245,11 @@ impl AttentionObserver for Recorder {
     }
 
     fn begin_step(&mut self, shape: StepShape) -> Result<()> {
-        // A step that failed before is forgotten; its number is free again.
-        self.current = None;
+        // A step that failed before is forgotten; its number is free again. What the overview has of it
+        // cannot be taken back.
+        if self.current.take().is_some() {
+            self.overview = None;
+        }
         let StepShape { first_query, keys, .. } = shape;
         let rows = self.manifest.queries.of(first_query..keys);
         let record = StepRecord {
@@ -210,6 +260,12 @@ impl AttentionObserver for Recorder {
             stride: rows.stride,
             keys,
         };
+        if let Some(Progress { overview, ids, .. }) = &mut self.overview {
+            if record.step == 0 {
+                overview.set_copy(repeated(&ids[..ids.len().min(keys)]));
+            }
+            overview.begin(&record);
+        }
         self.current = Some(StepRows::begin(record, &self.manifest, &self.writer)?);
         Ok(())
     }
@@ -218,15 +274,21 @@ impl AttentionObserver for Recorder {
         let place = self.place(rows.layer);
         if let (Some(step), Some(place)) = (&mut self.current, place) {
             let selected: &LayerHeads = &self.manifest.layers[place];
-            step.add(place, selected, rows, self.encoding, &self.pool, &self.writer)?;
+            let overview = self.overview.as_mut().map(|progress| progress.overview.layer_mut(place));
+            step.add(place, selected, rows, self.encoding, overview, &self.pool, &self.writer)?;
         }
         Ok(())
     }
 
     fn end_step(&mut self) -> Result<()> {
         if let Some(step) = self.current.take() {
+            if let Some(progress) = &mut self.overview {
+                progress.map_bytes += step.map_bytes();
+                progress.overview.end();
+            }
             step.commit(&self.writer)?;
             self.next_step += 1;
+            self.write_overview(2)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use super::format::{AttentionDtype, LayerHeads, Manifest, StepRecord};
 use super::kind::AttentionKind;
 use super::layout::Layout;
+use super::overview::{Band, HeadOverview, LayerRows};
 use super::top;
 use super::writer::Writer;
 use crate::error::Result;
@@ -49,6 +50,9 @@ struct HeadRows {
     head: usize,
     parts: Vec<Vec<u8>>,
     first_row: usize,
+    /// For the overview: its rows under way, and a row as it is stored.
+    band: Band,
+    stored: Vec<f32>,
 }
 
 impl StepRows {
@@ -69,12 +73,14 @@ impl StepRows {
     }
 
     /// Takes rows of the layer that stands at `layer` among the captured ones.
+    #[allow(clippy::too_many_arguments)]
     pub fn add(
         &mut self,
         layer: usize,
         selected: &LayerHeads,
         rows: AttentionRows<'_>,
         encoding: Encoding,
+        mut overview: Option<(LayerRows<'_>, &mut [HeadOverview])>,
         pool: &Pool,
         writer: &Writer,
     ) -> Result<()> {
@@ -92,18 +98,36 @@ impl StepRows {
         let (keys, positions) = (self.layout.keys, self.layout.rows);
         for start in wanted.clone().step_by(together) {
             let block = start..wanted.end.min(start + together);
-            let encode = |_: usize, head: &mut HeadRows| {
+            let mut summed = overview.as_mut().map(|(taken, heads)| (*taken, heads.iter_mut()));
+            let mut heads: Vec<_> = self
+                .heads
+                .iter_mut()
+                .map(|head| (head, summed.as_mut().and_then(|(taken, heads)| Some((*taken, heads.next()?)))))
+                .collect();
+            let ended = block.end == positions.count;
+            let encode = |_: usize, (head, summed): &mut (&mut HeadRows, Option<Summed<'_>>)| {
                 let weights = rows.head(head.head);
                 for row in block.clone() {
                     let position = positions.position(row);
                     let weights = &weights[(position - rows.first_query) * rows.keys..][..rows.keys];
                     encoding.encode(weights, position, keys, &mut head.parts);
+                    if let Some((taken, sums)) = summed {
+                        let seen = &weights[..weights.len().min(taken.seen(position).end)];
+                        let stored = match encoding.dtype {
+                            AttentionDtype::F32 => seen,
+                            AttentionDtype::F16 => halved(seen, &mut head.stored),
+                        };
+                        taken.add(sums, &mut head.band, position, stored);
+                    }
+                }
+                if let (true, Some((taken, sums))) = (ended, summed) {
+                    taken.end(sums, &mut head.band);
                 }
             };
-            if self.heads.len() * block.len() * rows.keys >= SHARED_WEIGHTS {
-                pool.for_each_mut(&mut self.heads, encode);
+            if heads.len() * block.len() * rows.keys >= SHARED_WEIGHTS {
+                pool.for_each_mut(&mut heads, encode);
             } else {
-                self.heads.iter_mut().enumerate().for_each(|(index, head)| encode(index, head));
+                heads.iter_mut().enumerate().for_each(|(index, head)| encode(index, head));
             }
             self.done = block.end;
             self.hand_over(layer, writer)?;
@@ -114,7 +138,7 @@ impl StepRows {
     fn start_layer(&mut self, heads: &[usize]) {
         self.heads.resize_with(heads.len(), HeadRows::default);
         for (rows, head) in self.heads.iter_mut().zip(heads) {
-            (rows.head, rows.first_row) = (*head, 0);
+            (rows.head, rows.first_row, rows.band) = (*head, 0, Band::default());
             rows.parts.resize(self.layout.parts.len(), vec![]);
             rows.parts.iter_mut().for_each(Vec::clear);
         }
@@ -143,6 +167,11 @@ impl StepRows {
         Ok(())
     }
 
+    /// Bytes of its tensors.
+    pub fn map_bytes(&self) -> u64 {
+        (self.layout.len - self.layout.header.len()) as u64
+    }
+
     pub fn commit(self, writer: &Writer) -> Result<()> {
         if let Some(whole) = self.whole {
             let len = whole.len();
@@ -150,6 +179,21 @@ impl StepRows {
         }
         writer.commit(self.record)
     }
+}
+
+/// How a head's rows are taken into the overview, and where.
+type Summed<'a> = (LayerRows<'a>, &'a mut HeadOverview);
+
+/// Weights as f16 holds them.
+fn halved<'a>(weights: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
+    out.resize(weights.len(), 0.0);
+    let mut halves = [f16::ZERO; 256];
+    for (weights, out) in weights.chunks(256).zip(out.chunks_mut(256)) {
+        let halves = &mut halves[..weights.len()];
+        halves.convert_from_f32_slice(weights);
+        halves.convert_to_f32_slice(out);
+    }
+    out
 }
 
 impl Encoding {

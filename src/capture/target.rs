@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::{FORMAT, MANIFEST, STEPS, STEPS_FOLDER, TOKENS};
+use super::overview::{OVERVIEW, OVERVIEW_PART};
 use crate::error::{Error, Result};
 
 const MANIFEST_PART: &str = "manifest.part";
@@ -20,7 +21,7 @@ pub(super) fn check(folder: &Path, overwrite: bool) -> Result<Vec<PathBuf>> {
     if names.is_empty() {
         return Ok(vec![]);
     }
-    let known = [MANIFEST, MANIFEST_PART, TOKENS, STEPS, STEPS_FOLDER];
+    let known = [MANIFEST, MANIFEST_PART, TOKENS, STEPS, STEPS_FOLDER, OVERVIEW, OVERVIEW_PART];
     let foreign = names.iter().find(|name| !known.contains(&name.as_str()));
     // Short-circuits: `steps` may be a file of somebody's.
     let steps = if names.iter().any(|name| name == STEPS_FOLDER) { steps? } else { vec![] };
@@ -37,8 +38,9 @@ pub(super) fn check(folder: &Path, overwrite: bool) -> Result<Vec<PathBuf>> {
         return refuse("already holds a dump; give another folder, or --overwrite".into());
     }
     // The manifest goes first: whatever happens next, the rest does not look like a dump.
-    let files =
-        [MANIFEST, MANIFEST_PART, STEPS, TOKENS].iter().filter(|file| names.iter().any(|n| n == *file));
+    let files = [MANIFEST, MANIFEST_PART, STEPS, TOKENS, OVERVIEW, OVERVIEW_PART]
+        .iter()
+        .filter(|file| names.iter().any(|n| n == *file));
     let steps = steps.iter().map(|step| folder.join(STEPS_FOLDER).join(step));
     Ok(files.map(|file| folder.join(file)).chain(steps).collect())
 }

@@ -2,7 +2,7 @@
 //! written is bounded in bytes; once the bound is reached, whoever has more waits.
 //!
 //! A step's file is called `….part` until it is whole; then it gets its name, and its line in
-//! `steps.jsonl` makes it part of the dump. After an error nothing more is written: what was whole
+//! `steps.jsonl` makes it part of the dump. The overview is written between two steps. After an error nothing more is written: what was whole
 //! stays.
 
 use std::collections::VecDeque;
@@ -59,13 +59,15 @@ enum Job {
     },
     /// The step is whole.
     Commit(StepRecord),
+    /// A file that is no step's is whole, and gets its name.
+    Name(&'static str),
 }
 
 impl Job {
     fn bytes(&self) -> usize {
         match self {
             Job::Token(bytes) | Job::Begin { bytes, .. } | Job::Write { bytes, .. } => bytes.len(),
-            Job::Commit(_) => 0,
+            Job::Commit(_) | Job::Name(_) => 0,
         }
     }
 }
@@ -104,6 +106,10 @@ impl Writer {
 
     pub fn commit(&self, record: StepRecord) -> Result<()> {
         self.push(Job::Commit(record))
+    }
+
+    pub fn name(&self, file: &'static str) -> Result<()> {
+        self.push(Job::Name(file))
     }
 
     /// An empty buffer.
@@ -253,6 +259,17 @@ impl Files {
                         return Err(error);
                     }
                     committed = true;
+                }
+            }
+            Job::Name(file) => {
+                if let Some((written, part)) = self.part.take() {
+                    drop(written);
+                    let path = self.folder.join(file);
+                    if let Err(error) = self.storage.rename(&part, &path) {
+                        // What failed is reported; a part left over would only take room.
+                        let _ = self.storage.remove(&part);
+                        return Err(Error::io(&path, "name")(error));
+                    }
                 }
             }
         }

@@ -52,7 +52,11 @@ pub fn open(positional: Option<&OsStr>, prompt: &PromptArgs, model: &ModelArgs) 
 }
 
 fn of_dump(folder: &Path) -> Result<Shown> {
-    Ok(Shown { page: Page::new(Maps::new(Dump::open(folder)?)?), _recorded: None })
+    let page = Page::new(Maps::new(Dump::open(folder)?)?);
+    if let Some(problem) = page.note() {
+        note(problem);
+    }
+    Ok(Shown { page, _recorded: None })
 }
 
 /// The model reads the text once with its mask and, a short one, once without.

@@ -7,6 +7,7 @@ pub mod scorer;
 pub mod scores;
 pub mod table;
 
+pub use crate::capture::overview::repeated;
 pub use scorer::{HeadScorer, KeySink};
-pub use scores::{HeadKind, HeadScores, repeated};
+pub use scores::{HeadKind, HeadScores};
 pub use table::{Column, HeadTable};

@@ -14,7 +14,7 @@
 use serde::Serialize;
 
 /// Keys up to the query, itself included, that count as near.
-pub const NEAR: usize = 8;
+pub use crate::capture::overview::NEAR;
 /// A key that gets more than this is a sink of the head (ε of Gu et al. 2025).
 pub const SINK: f64 = 0.3;
 
@@ -105,30 +105,5 @@ impl HeadKind {
                 HeadKind::Sink => scores.sink_weight.is_some_and(|weight| weight > SINK),
             })
             .collect()
-    }
-}
-
-/// Half the length of a text whose second half repeats the first.
-pub fn repeated(tokens: &[u32]) -> Option<usize> {
-    let half = tokens.len() / 2;
-    (half > 0 && tokens.len() == 2 * half && tokens[..half] == tokens[half..]).then_some(half)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_that_stands_twice_is_seen() {
-        for (tokens, half) in [
-            (&[1u32, 2, 1, 2][..], Some(2)),
-            (&[7, 7], Some(1)),
-            (&[1, 2, 1, 3], None),
-            (&[1, 2, 1, 2, 1], None),
-            (&[1], None),
-            (&[], None),
-        ] {
-            assert_eq!(repeated(tokens), half, "{tokens:?}");
-        }
     }
 }

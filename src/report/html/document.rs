@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 
 use super::maps::{Head, Maps};
 use super::scores::{SCORES, Score, Values};
-use super::survey::{HeadSurvey, side, survey};
+use super::survey::{HeadSurvey, survey};
+use crate::capture::overview::Grid;
 use crate::capture::{AttentionDtype, ModelInfo, Projections, TokenRole};
 use crate::model::Mask;
 use crate::report::label;
@@ -47,6 +48,7 @@ pub struct Page {
     variants: Vec<Variant>,
     /// Queries, keys and values of the recorded step.
     projections: Option<Projections>,
+    note: Option<String>,
 }
 
 struct Variant {
@@ -82,6 +84,8 @@ struct Data<'a> {
     tokens: Vec<TokenData>,
     scores: &'a [Score],
     overview_side: usize,
+    /// Positions on the side of one of its cells.
+    overview_cell: usize,
     variants: Vec<VariantData<'a>>,
     left_out: Option<String>,
     walk: Option<WalkData<'a>>,
@@ -126,15 +130,23 @@ struct HeadData {
 }
 
 impl Page {
-    /// Passes over the dump once.
+    /// Passes once over what the dump's overview does not cover.
     pub fn new(maps: Maps) -> Page {
-        Page { variants: vec![Variant { survey: survey(&maps), maps }], projections: None }
+        let (survey, note) = survey(&maps);
+        Page { variants: vec![Variant { survey, maps }], projections: None, note }
+    }
+
+    /// What a user should know of the dump: that its overview is damaged.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Adds the same text's maps without the causal mask, to be shown beside.
     #[must_use]
     pub fn with_unmasked(mut self, maps: Maps) -> Page {
-        self.variants.push(Variant { survey: survey(&maps), maps });
+        let (survey, note) = survey(&maps);
+        self.variants.push(Variant { survey, maps });
+        self.note = self.note.or(note);
         self
     }
 
@@ -298,6 +310,7 @@ impl Page {
             let label = format!("@{position}");
             tokens.push(TokenData { label, text: String::new(), id: 0, generated: false, logprob: None });
         }
+        let Grid { cell, side } = Grid::of(maps.size());
         Data {
             served,
             generator: &manifest.generator,
@@ -313,7 +326,8 @@ impl Page {
                 .collect(),
             tokens,
             scores: &SCORES,
-            overview_side: side(maps.size()),
+            overview_side: side,
+            overview_cell: cell,
             variants: self.variants.iter().map(variant_data).collect(),
             left_out,
             kept: rows

@@ -3,6 +3,7 @@
 
 use crate::capture::{AttentionKind, Dump, LayerHeads, StepMaps};
 use crate::error::{Error, Result};
+use crate::kernels::Isa;
 use crate::model::Mask;
 
 /// The number of a layer's mean over its captured heads, which is shown as if it were one more head.
@@ -29,6 +30,7 @@ pub struct Maps {
     /// Of each position the step and its row; `None` where the query was not recorded.
     place_of: Vec<Option<(u32, u32)>>,
     first_query: usize,
+    isa: Isa,
 }
 
 impl Maps {
@@ -47,6 +49,9 @@ impl Maps {
         };
         let mut place_of = vec![None; last.keys];
         for step in dump.steps() {
+            if step.keys > last.keys {
+                return problem(format!("step {} has more keys than the last", step.step));
+            }
             for row in 0..step.queries {
                 match place_of.get_mut(step.first_query + row * step.stride) {
                     Some(place) => *place = Some((step.step as u32, row as u32)),
@@ -72,7 +77,17 @@ impl Maps {
                 heads: 1,
             })
         });
-        Ok(Maps { heads: heads.collect(), dump, steps, place_of, first_query })
+        let isa = Isa::detect()?;
+        Ok(Maps { heads: heads.collect(), dump, steps, place_of, first_query, isa })
+    }
+
+    pub(super) fn steps(&self) -> &[StepMaps] {
+        &self.steps
+    }
+
+    /// The instructions that pictures are made with.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
     }
 
     pub fn dump(&self) -> &Dump {

@@ -1,7 +1,7 @@
 //! What the overview sorts heads by: the scores of [`heads`](crate::report::heads), and of a text that
 //! does not stand twice an induction score of its own.
 
-use crate::report::heads::HeadScores;
+use crate::capture::overview::OverviewScores;
 
 /// A score, as the page explains it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -72,11 +72,12 @@ pub const SCORES: [Score; 8] = [
     },
 ];
 
-/// A head's values; `repeats` is its mean of [`Repeats::weight`].
-pub fn values(scores: &HeadScores, repeats: Option<f64>) -> Values {
+/// A head's values. Of a text that stands twice the induction score is the one over its second copy.
+pub fn values(scores: &OverviewScores, stands_twice: bool) -> Values {
+    let of_copy = |score: Option<f64>| score.filter(|_| stands_twice);
     [
-        scores.induction.or(repeats),
-        scores.duplicate_token,
+        of_copy(scores.induction).or(scores.repeats),
+        of_copy(scores.duplicate_token),
         scores.previous_token,
         scores.sink,
         scores.own,
@@ -84,50 +85,4 @@ pub fn values(scores: &HeadScores, repeats: Option<f64>) -> Values {
         scores.entropy,
         scores.distance,
     ]
-}
-
-/// Where the same tokens stood before.
-pub struct Repeats {
-    /// The last earlier position of the same token.
-    before: Vec<Option<u32>>,
-}
-
-impl Repeats {
-    pub fn of(ids: &[u32]) -> Repeats {
-        let mut last = std::collections::HashMap::new();
-        Repeats { before: (0..).zip(ids).map(|(position, id)| last.insert(*id, position)).collect() }
-    }
-
-    /// What a row gives to the tokens behind earlier occurrences of its query's token; `None` where
-    /// there are none.
-    pub fn weight(&self, query: usize, row: &[f32]) -> Option<f64> {
-        let mut successors = self.successors(query).peekable();
-        successors.peek()?;
-        Some(successors.map(|key| f64::from(row.get(key).copied().unwrap_or(0.0))).sum())
-    }
-
-    /// Positions behind earlier occurrences of the query's token: where an induction head looks
-    /// (Olsson et al. 2022).
-    fn successors(&self, query: usize) -> impl Iterator<Item = usize> {
-        let earlier = |position: usize| self.before.get(position).copied().flatten().map(|p| p as usize);
-        std::iter::successors(earlier(query), move |position| earlier(*position))
-            .map(|position| position + 1)
-            .filter(move |key| *key < query)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repeats_are_followed_to_what_came_next() {
-        // a b a a b: the second a (2) is looked behind at 1; the third (3) at 1, and 3 is itself; b at 2.
-        let repeats = Repeats::of(&[5, 6, 5, 5, 6]);
-        let row = [0.5, 0.25, 0.125, 0.0625, 0.0625];
-        let expected = [None, None, Some(0.25), Some(0.25), Some(0.125)];
-        for (query, expected) in expected.into_iter().enumerate() {
-            assert_eq!(repeats.weight(query, &row[..=query]), expected, "{query}");
-        }
-    }
 }

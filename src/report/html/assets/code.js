@@ -60,7 +60,7 @@ export function tileOf(size, seen, row, level, tileRow, tileColumn, hide) {
 }
 
 // A small picture, [side, side, 2] bytes, from rows that `row(query)` lends. As the server makes them.
-export function pictureOf(size, side, seen, row, hide) {
+export function pictureOf(size, side, cell, seen, row, hide) {
   const maximum = new Float32Array(side * side);
   const sum = new Float64Array(side * side);
   const count = new Uint32Array(side * side);
@@ -68,10 +68,10 @@ export function pictureOf(size, side, seen, row, hide) {
     const weights = row(query);
     if (!weights) continue;
     const rest = restOf(weights, hide);
-    const line = Math.floor((query * side) / size) * side;
+    const line = Math.floor(query / cell) * side;
     const [from, to] = seen(query);
     for (let key = from; key < to; key++) {
-      const at = line + Math.floor((key * side) / size);
+      const at = line + Math.floor(key / cell);
       const weight = key < hide ? 0 : weights[key] * rest;
       if (weight > maximum[at]) maximum[at] = weight;
       sum[at] += weight;

@@ -221,7 +221,7 @@ class App {
     const window = variant.heads[place].window ?? Infinity;
     const offset = state.channel === 'mean' ? 1 : 0;
     // The first position of each cell, and behind the last the end.
-    const start = Array.from({ length: side + 1 }, (_, cell) => Math.ceil((cell * data.size) / side));
+    const start = Array.from({ length: side + 1 }, (_, cell) => Math.min(cell * data.overview_cell, data.size));
     for (let row = 0; row < side; row++) {
       const [first, end] = [start[row], start[row + 1]];
       const recorded = source.recorded(first, end);
@@ -241,7 +241,13 @@ class App {
     if (place < 0) return null;
     this.small ??= element('canvas', { width: this.data.overview_side, height: this.data.overview_side });
     this.paintPicture(this.small, maps, place);
-    return this.small;
+    // The last cells may reach beyond the map.
+    const cells = this.data.size / this.data.overview_cell;
+    this.cropped ??= element('canvas', { width: 512, height: 512 });
+    const context = this.cropped.getContext('2d');
+    context.imageSmoothingEnabled = false;
+    context.drawImage(this.small, 0, 0, cells, cells, 0, 0, 512, 512);
+    return this.cropped;
   }
 
   // ---- changes ----

@@ -152,12 +152,12 @@ export class Embedded extends Source {
     return this.columns.get(`pictures.${maps}.${hide}`, async () => {
       await this.ready;
       const { heads } = this.data.variants[maps];
-      const { size, overview_side: side } = this.data;
+      const { size, overview_side: side, overview_cell: cell } = this.data;
       const all = pictures(this.data);
       const out = new Uint8Array(heads.length * side * side * 2);
       for (const [place, { layer, head }] of heads.entries()) {
         const held = this.holds(maps, layer, head);
-        const picture = held ? pictureOf(size, side, (query) => this.seen(maps, layer, head, query), (query) => this.part(maps, layer, head, query), hide) : all(maps, place);
+        const picture = held ? pictureOf(size, side, cell, (query) => this.seen(maps, layer, head, query), (query) => this.part(maps, layer, head, query), hide) : all(maps, place);
         out.set(picture, place * side * side * 2);
         // Others have their turn.
         await new Promise((done) => setTimeout(done));
