@@ -119,13 +119,13 @@ fn compare(folder: &Path, run: &Run, what: &str) {
         let mut cells = vec![vec![vec![]; grid.side * grid.side]; HEADS];
         for step in 0..dump.steps().len() {
             let map = dump.layer_map(step, layer).unwrap();
-            for head in 0..HEADS {
+            for (head, cells) in cells.iter_mut().enumerate() {
                 for (row, weights) in map.head(head).chunks_exact(map.keys).enumerate() {
                     let query = map.query(row);
                     scorer.add(layer, head, query, weights);
                     for (key, weight) in weights.iter().enumerate() {
                         if run.mask == Mask::None || key <= query && query - key < window {
-                            cells[head][query / grid.cell * grid.side + key / grid.cell].push(*weight);
+                            cells[query / grid.cell * grid.side + key / grid.cell].push(*weight);
                         }
                     }
                 }

@@ -105,8 +105,8 @@ impl Layout {
     }
 }
 
-/// Bytes of a dump: of its overview, of the step files of a prompt and of the steps behind it that feed one token each,
-/// and about what the lines of its other files take.
+/// Bytes of a dump: of its overview, of the step files of a prompt and of the steps behind it that feed
+/// one token each, and about what the lines of its other files take.
 pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: usize) -> u64 {
     let heads: usize = manifest.layers.iter().map(|layer| layer.heads.len()).sum();
     let rows = |first: usize, keys: usize| manifest.queries.of(first..keys);
@@ -121,7 +121,7 @@ pub(super) fn dump_bytes(manifest: &Manifest, prompt_tokens: usize, new_tokens: 
     let positions = prompt_tokens + later;
     let maps = tensors(0, prompt_tokens)
         + (prompt_tokens..positions).map(|position| tensors(position, position + 1)).sum::<u64>();
-    let overview = match overview::worth_it(manifest, maps, positions) {
+    let overview = match overview::worth_it(manifest, tensors(0, prompt_tokens), prompt_tokens) {
         true => overview::file_bytes(manifest, positions),
         false => 0,
     };

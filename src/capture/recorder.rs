@@ -202,13 +202,12 @@ impl Recorder {
         self.writer.flush()
     }
 
-    /// Writes the overview, once the dump is large enough and its maps have grown by so much since it was
-    /// last written.
+    /// Writes the overview, once its maps have grown by so much since it was last written.
     fn write_overview(&mut self, growth: u64) -> Result<()> {
         let Some(progress) = &mut self.overview else { return Ok(()) };
         let Progress { overview, map_bytes, written_bytes, .. } = progress;
         let due = *map_bytes > *written_bytes && *map_bytes >= growth * *written_bytes;
-        if self.current.is_some() || !due || !worth_it(&self.manifest, *map_bytes, overview.keys()) {
+        if self.current.is_some() || !due {
             return Ok(());
         }
         let (writer, mut at) = (&self.writer, 0);
@@ -260,13 +259,19 @@ impl AttentionObserver for Recorder {
             stride: rows.stride,
             keys,
         };
+        let step = StepRows::begin(record, &self.manifest, &self.writer)?;
+        let record = &step.record;
+        // Of a small prompt the overview takes longer than reading its maps will.
+        if record.step == 0 && !worth_it(&self.manifest, step.map_bytes(), keys) {
+            self.overview = None;
+        }
         if let Some(Progress { overview, ids, .. }) = &mut self.overview {
             if record.step == 0 {
                 overview.set_copy(repeated(&ids[..ids.len().min(keys)]));
             }
-            overview.begin(&record);
+            overview.begin(record);
         }
-        self.current = Some(StepRows::begin(record, &self.manifest, &self.writer)?);
+        self.current = Some(step);
         Ok(())
     }
 

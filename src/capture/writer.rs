@@ -2,8 +2,8 @@
 //! written is bounded in bytes; once the bound is reached, whoever has more waits.
 //!
 //! A step's file is called `….part` until it is whole; then it gets its name, and its line in
-//! `steps.jsonl` makes it part of the dump. The overview is written between two steps. After an error nothing more is written: what was whole
-//! stays.
+//! `steps.jsonl` makes it part of the dump. The overview is written between two steps. After an error
+//! nothing more is written: what was whole stays.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

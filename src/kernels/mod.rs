@@ -2,8 +2,8 @@
 //!
 //! [`matmul`] is most of the work, with weights of any [`element`] type ([`blocks`] decodes them,
 //! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
-//! [`elementwise`] is the rest; [`row_statistics`] sums up rows of attention
-//! and [`columns`] gathers their columns, for those who record them; [`stream`] only measures memory. [`simd`] holds the vector tiers,
+//! [`elementwise`] is the rest; [`row_statistics`] sums up rows of attention and [`columns`] gathers
+//! their columns, for those who record them; [`stream`] only measures memory. [`simd`] holds the tiers,
 //! [`threads`] the pool. Everything here has a composition of candle operations beside it in
 //! `model::ops` (`--kernels reference`).
 //!

@@ -60,8 +60,8 @@ impl Stored for FailingFile {
 }
 
 const HEADS: usize = 2;
-/// A step of so many queries takes more than a megabyte: it is written in pieces.
-const PROMPT: usize = 420;
+/// A step of so many queries takes more than a megabyte (it is written in pieces), and has an overview.
+const PROMPT: usize = 520;
 
 fn manifest() -> Manifest {
     Manifest {
