@@ -152,13 +152,21 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 const ARGUMENTS = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'];
 const GL = ['--use-angle=swiftshader', '--enable-unsafe-swiftshader'];
 
+// Chromium itself has crashed at its start on some machines, before any page was opened: it is started again, twice at most.
+async function launch(painting) {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: [...ARGUMENTS, ...painting] });
+    } catch (error) {
+      if (attempt === 3) throw error;
+      console.log(`  Chromium did not start (${/exitCode=[^>]*/.exec(error.message)?.[0] ?? error.message.split('\n')[0]}); again`);
+    }
+  }
+}
+
 async function visit({ name, url, size, painter = 'canvas', exact, more }) {
   console.log(`${name} (${painter})`);
-  const browser = await chromium.launch({
-    executablePath: '/usr/bin/chromium',
-    headless: true,
-    args: [...ARGUMENTS, ...(painter === 'webgl' ? GL : ['--disable-gpu'])],
-  });
+  const browser = await launch(painter === 'webgl' ? GL : ['--disable-gpu']);
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
   const messages = [];
   const foreign = [];
@@ -487,7 +495,7 @@ const cases = {
   },
   // The walk's own arithmetic against Transformers' attention (tests/fixtures/walk/make.py).
   walk: async () => {
-    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: ARGUMENTS });
+    const browser = await launch([]);
     for (const [family, layers] of [['llama', [1]], ['qwen3', [1]], ['gemma2', [0, 1]], ['gpt2', [1]]]) {
       const reference = tensors(`tests/fixtures/walk/${family}.safetensors`);
       const ids = [...reference.input_ids.values].join();
@@ -544,7 +552,7 @@ const cases = {
       } });
     }
     // Were there a hole, markup would still be refused.
-    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: ARGUMENTS });
+    const browser = await launch([]);
     const page = await browser.newPage();
     await page.goto(server.url);
     const refused = await page.evaluate(() => {
