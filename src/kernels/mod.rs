@@ -16,6 +16,8 @@ pub mod cache;
 pub mod columns;
 pub mod element;
 pub mod elementwise;
+mod folded_panel;
+mod folded_tile;
 pub mod matmul;
 mod memory;
 mod packed_matrix;
