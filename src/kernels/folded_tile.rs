@@ -8,11 +8,8 @@
 
 use super::folded_panel::{Notes, PLANE, QUAD, QUAD_BYTES, position};
 use super::simd::{Simd, dispatch, prefetch};
-use super::tile::{BLOCK, SPAN, TileArgs};
+use super::tile::{AHEAD, BLOCK, SPAN, TileArgs};
 use super::{Isa, PANEL};
-
-/// How far ahead memory is asked for.
-const AHEAD: usize = 8192;
 
 /// The most rows that [`folded_tile`] takes; more are faster with the panel widened.
 pub(super) const FOLDED_ROWS: usize = 4;

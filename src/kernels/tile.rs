@@ -20,6 +20,9 @@ pub(super) const BLOCK: usize = 16;
 /// Products that are summed by themselves: long sums lose digits (Blanchard et al. 2020).
 pub(super) const SPAN: usize = 256;
 
+/// How far ahead memory is asked for, in bytes.
+pub(super) const AHEAD: usize = 8192;
+
 /// What a panel may hold.
 pub(super) trait Element: Copy + 'static {
     /// Loads one vector, widened to f32.
@@ -188,10 +191,10 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// Asks for the cache lines 4 KB ahead; a prefetch past the end of the panel is harmless.
+/// Asks for the cache lines [`AHEAD`]; a prefetch past the end of the panel is harmless.
 #[inline(always)]
 pub(super) unsafe fn prefetch_ahead<W>(panel: *const W) {
-    let ahead = panel.wrapping_byte_add(4096);
+    let ahead = panel.wrapping_byte_add(AHEAD);
     prefetch(ahead);
     if size_of::<W>() == 4 {
         prefetch(ahead.wrapping_byte_add(64));
