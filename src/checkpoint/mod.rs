@@ -21,10 +21,10 @@ use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::kernels::Pool;
 use crate::kernels::cache::CacheType;
 use crate::kernels::matmul::ElementType;
 use crate::kernels::threads::available_threads;
+use crate::kernels::{self, Pool};
 use crate::model::parameter::LayerModule;
 use crate::model::precision::{self, Instead, MatrixRole, Precision};
 use crate::model::{Decoder, KernelChoice, ModelConfig, Module, Ops, Parameter};
@@ -156,9 +156,14 @@ impl Checkpoint {
             Some(bytes) => Some((source.path("tokenizer.json"), bytes)),
             None => vocabulary_files::as_tokenizer_json(&source, &config_file)?,
         };
+        let large = tokenizer_file.as_ref().is_some_and(|(_, bytes)| bytes.len() >= 1 << 20);
         let tokenizer = tokenizer_file
             .map(|(path, bytes)| Tokenizer::parse(&path, &bytes, config.vocabulary))
             .transpose()?;
+        if large {
+            // While it was parsed, it took ten times its size.
+            kernels::give_back_dropped();
+        }
         let config_digest = digest::hexadecimal(&Sha256::digest(&config_bytes));
         Ok(Checkpoint { source, family, config, config_digest, generation, tokenizer, weights })
     }

@@ -10,8 +10,8 @@ use memmap2::{MmapMut, MmapRaw};
 
 /// On x86-64, and on most kinds of aarch64.
 const HUGE_PAGE: usize = 2 << 20;
-/// A multiple of every usual size.
-const PAGE: usize = 64 << 10;
+/// A multiple of every usual size, of which x86-64 has one.
+const PAGE: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 << 10 };
 /// What is mapped at once for [`shared`]: an address range, which takes memory only where it is used.
 const MAPPING: usize = 64 << 20;
 
@@ -71,6 +71,16 @@ pub(super) fn shared(bytes: usize) -> io::Result<Memory> {
         *with_room = (Arc::downgrade(&mapping), start + taken);
     }
     Ok(Memory { mapping, start, len: bytes })
+}
+
+/// Gives back to the system what was allocated and dropped again, where the allocator would keep it for
+/// later: what a large file left behind when it was parsed. Does nothing where it cannot.
+pub fn give_back_dropped() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim touches no memory that is in use, and may be called from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// A mapping with at least so many bytes behind the place in it that is answered: the start of a huge

@@ -34,6 +34,7 @@ pub mod stream;
 pub mod threads;
 mod tile;
 
+pub use memory::give_back_dropped;
 pub use simd::Isa;
 pub use threads::Pool;
 

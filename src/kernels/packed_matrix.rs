@@ -12,7 +12,7 @@ use super::threads::SharedSlice;
 use super::{PANEL, Pool, memory};
 
 /// About what is packed of a source before it is said to be done with, in bytes of the source.
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 2 << 20;
 
 /// A weight matrix `[rows, columns]` (outputs × inputs) in panels of 32 rows: `[rows/32][columns][32]`.
 ///

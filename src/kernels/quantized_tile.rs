@@ -8,6 +8,8 @@
 // As in `tile`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
 #![allow(unsafe_op_in_unsafe_fn)]
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use half::f16;
 
 use super::PANEL;
@@ -224,7 +226,8 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     let mut sums = [[S::splat_i32(0); VECTORS]; ROWS];
     if bias != 0 {
         for (row, sums) in sums.iter_mut().enumerate() {
-            *sums = [S::splat_i32(-bias * *x.integer_sums.add(at + row)); VECTORS];
+            let start = -bias * *x.integer_sums.add(at + row);
+            *sums = [if Q::NIBBLES { S::start_nibbles(start) } else { S::splat_i32(start) }; VECTORS];
         }
     }
     let mut integers = x.integers.add(at * GROUP);
@@ -249,6 +252,15 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
         }
         quad = quad.add(Q::LAYOUT.quad);
         integers = integers.add(4);
+        if ROWS == 1 {
+            // Else the compiler takes all quads' first vectors before their second ones, and prefetches in heaps.
+            compiler_fence(Ordering::SeqCst);
+        }
+    }
+    if Q::NIBBLES {
+        for sum in sums.as_flattened_mut() {
+            *sum = S::end_nibbles(*sum);
+        }
     }
     sums
 }

@@ -216,7 +216,19 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn interleave(a: Self::Bytes, b: Self::Bytes) -> (Self::Bytes, Self::Bytes);
     /// The first two bytes of each lane as a bf16, and the last two.
     unsafe fn bf16_pairs(a: Self::Bytes) -> [Self::Vector; 2];
-    /// `sum + Σ weight · x` over each lane's four bytes; weights of 0 to 15, x of −127 to 127.
+    /// What a group's [`dot_nibbles`](Self::dot_nibbles) are added to: `value` is −8·Σx, or 0.
+    #[inline(always)]
+    unsafe fn start_nibbles(value: i32) -> Self::Integers {
+        Self::splat_i32(value)
+    }
+    /// The sum after at most eight [`dot_nibbles`](Self::dot_nibbles), all columns of a group.
+    #[inline(always)]
+    unsafe fn end_nibbles(sum: Self::Integers) -> Self::Integers {
+        sum
+    }
+    /// `sum + Σ weight · x` over each lane's four bytes; weights of 0 to 15, x of −127 to 127. Between
+    /// [`start_nibbles`](Self::start_nibbles) and [`end_nibbles`](Self::end_nibbles) a tier may keep the sum
+    /// in its own way.
     unsafe fn dot_nibbles(sum: Self::Integers, weights: Self::Bytes, x: Self::Bytes) -> Self::Integers;
     /// `sum + Σ (weight − 128 + DOT_BIAS) · x` over each lane's four bytes; x of −127 to 127.
     unsafe fn dot_bytes(sum: Self::Integers, weights: Self::Bytes, x: Self::Bytes) -> Self::Integers;
@@ -497,6 +509,35 @@ mod tests {
                 let expected = f64::from(*x).ln();
                 let bound = expected.abs() * 2f64.powi(-21) + 2f64.powi(-23);
                 assert!((f64::from(*y) - expected).abs() < bound, "{isa}: ln({x:e}) = {y} for {expected}");
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn group_body<S: Simd>(weights: &[[u8; 4]; 8], x: &[[i8; 4]; 8]) -> [f32; 16] {
+        let total: i32 = x.as_flattened().iter().map(|x| i32::from(*x)).sum();
+        let mut sum = S::start_nibbles(-8 * total);
+        for (weights, x) in weights.iter().zip(x) {
+            sum = S::dot_nibbles(sum, S::splat_bytes(weights.as_ptr().cast()), S::splat_bytes(x.as_ptr()));
+        }
+        let mut out = [0f32; 16];
+        S::store(out.as_mut_ptr(), S::to_f32(S::end_nibbles(sum)));
+        out
+    }
+    dispatch!(fn group = self::group_body [] (weights: &[[u8; 4]; 8], x: &[[i8; 4]; 8]) -> [f32; 16]);
+
+    #[test]
+    fn nibbles_largest_sums_are_exact_on_every_tier() {
+        // Whatever two columns share 16 bits: each of a quad's four has its weight and its x.
+        for case in 0..1 << 8 {
+            let weights = [std::array::from_fn(|column| if case >> column & 1 == 1 { 15 } else { 0 }); 8];
+            let x = [std::array::from_fn(|column| if case >> (4 + column) & 1 == 1 { 127 } else { -127 }); 8];
+            let sum = |column: usize| 8 * (i32::from(weights[0][column]) - 8) * i32::from(x[0][column]);
+            let expected: i32 = (0..4).map(sum).sum();
+            for isa in Isa::available() {
+                // SAFETY: sixteen lanes are as many as a tier has, or more.
+                let out = unsafe { group(isa, &weights, &x) };
+                assert_eq!(out[0], expected as f32, "{isa}: {weights:?} times {x:?}");
             }
         }
     }

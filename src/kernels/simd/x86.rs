@@ -126,6 +126,16 @@ impl Simd for Avx2 {
         let low = _mm256_set1_epi8(15);
         (_mm256_and_si256(a, low), _mm256_and_si256(_mm256_srli_epi16(a, 4), low))
     }
+    // Two sums of 16 bits a lane, each of two columns of every quad. In a group, both stay within
+    // ±15·127·16, and the lower one, where −8·Σx comes in, within ±2·8·127·16: they fit.
+    #[inline(always)]
+    unsafe fn start_nibbles(value: i32) -> __m256i {
+        _mm256_set1_epi32(value & 0xffff)
+    }
+    #[inline(always)]
+    unsafe fn end_nibbles(sum: __m256i) -> __m256i {
+        _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
+    }
     #[inline(always)]
     unsafe fn repeat_16(from: *const u8) -> __m256i {
         _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()))
@@ -145,8 +155,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
-        let pairs = _mm256_maddubs_epi16(weights, x);
-        _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, x))
     }
     // Weights' sizes as unsigned bytes, their signs given to x: pairs reach 2 · 128 · 127, and fit.
     #[inline(always)]
@@ -274,6 +283,15 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
         let low = _mm512_set1_epi8(15);
         (_mm512_and_si512(a, low), _mm512_and_si512(_mm512_srli_epi16(a, 4), low))
     }
+    // Without VNNI, as on AVX2.
+    #[inline(always)]
+    unsafe fn start_nibbles(value: i32) -> __m512i {
+        _mm512_set1_epi32(if VNNI { value } else { value & 0xffff })
+    }
+    #[inline(always)]
+    unsafe fn end_nibbles(sum: __m512i) -> __m512i {
+        if VNNI { sum } else { _mm512_madd_epi16(sum, _mm512_set1_epi16(1)) }
+    }
     #[inline(always)]
     unsafe fn repeat_16(from: *const u8) -> __m512i {
         _mm512_broadcast_i32x4(_mm_loadu_si128(from.cast()))
@@ -296,8 +314,7 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
         if VNNI {
             return _mm512_dpbusd_epi32(sum, weights, x);
         }
-        let pairs = _mm512_maddubs_epi16(weights, x);
-        _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, x))
     }
     #[inline(always)]
     unsafe fn dot_bytes(sum: __m512i, weights: __m512i, x: __m512i) -> __m512i {
