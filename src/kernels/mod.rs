@@ -3,7 +3,7 @@
 //! [`matmul`] is most of the work, with weights of any [`element`] type ([`blocks`] decodes them,
 //! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
 //! [`elementwise`] is the rest; [`row_statistics`] sums up rows of attention and [`columns`] gathers
-//! their columns, for those who record them; [`stream`] only measures memory. [`simd`] holds the tiers,
+//! their columns, and [`halves`] rounds them, for those who record them; [`stream`] only measures memory. [`simd`] holds the tiers,
 //! [`threads`] the pool. Everything here has a composition of candle operations beside it in
 //! `model::ops` (`--kernels reference`).
 //!
@@ -16,8 +16,9 @@ pub mod cache;
 pub mod columns;
 pub mod element;
 pub mod elementwise;
+pub mod halves;
 pub mod matmul;
-mod memory;
+pub(crate) mod memory;
 mod packed_matrix;
 pub mod quantize;
 mod quantized_panel;
