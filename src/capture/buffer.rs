@@ -20,8 +20,7 @@ impl Buffer {
     /// If the system has no memory for it.
     pub fn new(len: usize) -> Result<Buffer> {
         // A step of a generated token takes a little more than the one before.
-        let room =
-            if len < HUGE_PAGE { len.next_power_of_two() } else { len.next_multiple_of(HUGE_PAGE) };
+        let room = if len < HUGE_PAGE { len.next_power_of_two() } else { len.next_multiple_of(HUGE_PAGE) };
         let memory = zeroed(room).map_err(|cause| Error::Memory { what: "what is to be recorded", cause })?;
         Ok(Buffer { memory, len })
     }

@@ -11,9 +11,9 @@ use super::format::{
     TokenRecord, VERSION, sampling_json,
 };
 use super::kind::AttentionKind;
+use super::layout::{self, Layout};
 use super::overview::{OVERVIEW, Overview, Repeats, repeated, worth_it};
 use super::selection::Selection;
-use super::layout::{self, Layout};
 use super::step_rows::{Encoding, StepRows};
 use super::storage::{Disk, Storage};
 use super::target;

@@ -21,8 +21,8 @@ use crate::model::{Mask, RowsShape, TakeRows};
 /// Steps of up to this many bytes are put together in memory and written at once.
 const SMALL: usize = 1 << 20;
 /// Bytes of all heads that are gathered before they are written, but for what is left of a layer, and
-/// at least a row; rows of few bytes each are not gathered without end.
-const PIECE: usize = 5 << 20;
+/// at least a row; rows of few bytes each are not gathered without end. Tests have pieces of small maps.
+const PIECE: usize = if cfg!(test) { 64 << 10 } else { 5 << 20 };
 const PIECE_ROWS: usize = 4096;
 
 /// How rows become bytes.
@@ -123,7 +123,8 @@ impl StepRows {
                 while end < rows.end {
                     let rows = piece_rows.min(self.layout.rows.count - end);
                     let part = |row_bytes| writer.buffer(heads.len() * rows * row_bytes);
-                    let parts: Result<_> = self.layout.parts.iter().map(|parts| part(parts.row_bytes())).collect();
+                    let parts: Result<_> =
+                        self.layout.parts.iter().map(|parts| part(parts.row_bytes())).collect();
                     self.pieces.push_back(Piece { first_row: end, rows, parts: parts? });
                     end += rows;
                 }
@@ -164,9 +165,12 @@ impl StepRows {
                     (self.layout.place(layer, part, 0, first_row), self.layout.parts[part].row_bytes());
                 match rows == self.layout.rows.count {
                     true => writer.write(at, bytes)?,
-                    false => {
-                        writer.write_pieces(at, rows * row_bytes, self.layout.rows.count * row_bytes, bytes)?
-                    }
+                    false => writer.write_pieces(
+                        at,
+                        rows * row_bytes,
+                        self.layout.rows.count * row_bytes,
+                        bytes,
+                    )?,
                 }
             }
         }

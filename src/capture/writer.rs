@@ -19,8 +19,8 @@ use crate::kernels::Pool;
 
 /// Bytes that may wait.
 const WAITING: usize = 16 << 20;
-/// Bytes for which a CPU is asked for.
-const MUCH: usize = 256 << 10;
+/// Bytes for which a CPU is asked for: a step of a generated token has more, a line has less.
+const MUCH: usize = 16 << 10;
 /// Used buffers that are kept for the next ones: of whole layers there are fewer at a time.
 const SPARE_BUFFERS: usize = 16;
 
@@ -55,18 +55,9 @@ enum Job {
     /// A line of `tokens.jsonl`.
     Token(Vec<u8>),
     /// A step's file begins with these bytes and will have this length. One that is not whole goes.
-    Begin {
-        file: String,
-        bytes: Vec<u8>,
-        len: usize,
-    },
+    Begin { file: String, bytes: Vec<u8>, len: usize },
     /// Pieces of `len` bytes, `apart` from one another in the file.
-    Write {
-        at: usize,
-        len: usize,
-        apart: usize,
-        bytes: Buffer,
-    },
+    Write { at: usize, len: usize, apart: usize, bytes: Buffer },
     /// The step is whole.
     Commit(StepRecord),
     /// A step, its file at once.

@@ -48,7 +48,6 @@ impl AttentionRows<'_> {
         RowsShape { layer, first_query, heads, queries, keys }
     }
 
-
     /// The weights of one head, `[queries, keys]`.
     pub fn head(&self, head: usize) -> &[f32] {
         let size = self.queries * self.keys;

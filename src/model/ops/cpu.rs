@@ -250,7 +250,14 @@ pub(super) fn attention(
                 map.resize(heads * (to - from) * keys, 0.0);
                 attend(isa, pool, cache, layer, block, &mut out[out_of(from, to)], Some(&mut map));
                 let queries = to - from;
-                observer.observe(AttentionRows { layer, first_query, heads, queries, keys, weights: &map })?;
+                observer.observe(AttentionRows {
+                    layer,
+                    first_query,
+                    heads,
+                    queries,
+                    keys,
+                    weights: &map,
+                })?;
             }
         }
         Ok(())
