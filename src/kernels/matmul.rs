@@ -4,7 +4,7 @@
 //! multiplies any number of rows by it. With one row (a generated token) the time goes into
 //! reading the weights once, in one sequential stream a thread; with many (a prompt) into
 //! arithmetic, twelve rows at a time, for which weights of 16 bits are widened to f32 a panel at a
-//! time. Quantised weights meet activations that are [quantised](super::quantized_rows) too.
+//! time. bf16 is [folded](super::folded_panel) into 12 bits. Quantised weights meet activations that are [quantised](super::quantized_rows) too.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,9 +12,11 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 pub use super::element::ElementType;
+use super::folded_panel::Folded;
+use super::folded_tile::{FOLDED_ROWS, folded_tile, widen_folded};
 use super::memory::written;
 pub use super::packed_matrix::PackedMatrix;
-use super::packed_matrix::{PanelValue, Part, panel_bytes};
+use super::packed_matrix::{PanelValue, Part};
 use super::quantized_rows::QuantizedRows;
 use super::quantized_tile::{QuantizedTile, tile_q4_0, tile_q4_1, tile_q4_k, tile_q8_0};
 pub use super::raw_matrix::RawMatrix;
@@ -43,6 +45,11 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32]) -> V
         let mut first_column = 0;
         for part in weights.parts() {
             let job = Job { isa, pool, depth, tokens, columns, first_column, out: &out, part };
+            if let Some(folded) = part.folded() {
+                job.run_folded(&packed, folded);
+                first_column += part.rows;
+                continue;
+            }
             match (part.element, &rows) {
                 (ElementType::F32, _) => {
                     job.run::<f32>(&packed, Kernel { tile: blocked_tile_f32, widen: None });
@@ -138,6 +145,29 @@ impl Job<'_> {
         });
     }
 
+    fn run_folded(&self, packed: &[f32], folded: &Folded) {
+        self.each_panel(|panel, weights: &[u8], tiles| {
+            let notes = folded.notes(panel);
+            let few = tiles.len() == 1 && self.tokens - tiles.start * TILE_ROWS <= FOLDED_ROWS;
+            WIDE.with_borrow_mut(|wide| {
+                if !few {
+                    wide.resize(self.depth * PANEL, 0.0);
+                    widen_folded(self.isa, weights, notes, wide);
+                }
+                self.panel(panel, tiles, |tile| {
+                    if few {
+                        // SAFETY: as in `tile`, with a folded panel.
+                        unsafe { folded_tile(self.isa, self.args(packed, weights, tile), notes) };
+                    } else {
+                        self.tile(packed, wide, blocked_tile_f32, tile);
+                    }
+                    // SAFETY: as in `tile`.
+                    unsafe { notes.add(self.args(packed, weights, tile)) };
+                });
+            });
+        });
+    }
+
     fn run_quantized(&self, x: &QuantizedRows, kernel: unsafe fn(Isa, QuantizedTile)) {
         self.each_panel(|panel, weights: &[u8], tiles| {
             self.panel(panel, tiles, |tile: Tile| {
@@ -159,8 +189,8 @@ impl Job<'_> {
     fn each_panel<W: PanelValue>(&self, work: impl Fn(usize, &[W], Range<usize>) + Sync) {
         let panels = self.part.rows.div_ceil(PANEL);
         let tiles = self.tokens.div_ceil(TILE_ROWS);
-        let panel_len = panel_bytes(self.part.element, self.depth) / size_of::<W>();
         let weights = self.part.panels::<W>();
+        let panel_len = weights.len() / panels;
         let tile_bytes = TILE_ROWS * self.depth * if self.part.element.is_quantized() { 1 } else { 4 };
         // Neighbouring tasks share the rows, which the cache then still holds. There are enough groups
         // of tiles for every thread to have work until the end.
@@ -176,18 +206,21 @@ impl Job<'_> {
     }
 
     fn tile<W>(&self, packed: &[f32], weights: &[W], kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
+        // SAFETY: x is [blocks of depth][rows][16], the panel has `depth` columns, out has room.
+        unsafe { kernel(self.isa, self.args(packed, weights, tile)) };
+    }
+
+    fn args<W>(&self, packed: &[f32], weights: &[W], tile: Tile) -> TileArgs<W> {
         let width = self.depth.next_multiple_of(BLOCK);
         let x = &packed[tile.first * width..(tile.first + tile.rows) * width];
-        let args = TileArgs {
+        TileArgs {
             rows: tile.rows,
             depth: self.depth,
             x: x.as_ptr(),
             panel: weights.as_ptr(),
             out: tile.out,
             out_row: tile.out_row,
-        };
-        // SAFETY: x is [blocks of depth][rows][16], the panel has `depth` columns, out has room.
-        unsafe { kernel(self.isa, args) };
+        }
     }
 
     /// All columns of one panel, for a range of tiles.
@@ -221,6 +254,7 @@ thread_local! {
 }
 
 /// Some rows of x, and where their products with a panel go: `[rows]` of 32, `out_row` apart.
+#[derive(Clone, Copy)]
 struct Tile {
     first: usize,
     rows: usize,

@@ -3,8 +3,8 @@
 //! [`matmul`] is most of the work, with weights of any [`element`] type ([`blocks`] decodes them,
 //! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
 //! [`elementwise`] is the rest; [`row_statistics`] sums up rows of attention and [`columns`] gathers
-//! their columns, and [`halves`] rounds them, for those who record them; [`stream`] only measures memory. [`simd`] holds the tiers,
-//! [`threads`] the pool. Everything here has a composition of candle operations beside it in
+//! their columns, and [`halves`] rounds them, for those who record them; [`stream`] only measures memory.
+//! [`simd`] holds the tiers, [`threads`] the pool. Everything here has a composition of candle operations beside it in
 //! `model::ops` (`--kernels reference`).
 //!
 //! **Batch-invariant.** Every sum runs in one fixed order whatever the number of rows, threads or
@@ -16,6 +16,8 @@ pub mod cache;
 pub mod columns;
 pub mod element;
 pub mod elementwise;
+mod folded_panel;
+mod folded_tile;
 pub mod halves;
 pub mod matmul;
 pub(crate) mod memory;

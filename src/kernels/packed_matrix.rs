@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::blocks::dequantize;
 use super::element::ElementType;
+use super::folded_panel::{self, Apart, Folded, fold};
 use super::quantize::quantize;
 use super::quantized_panel::{self, Layout};
 use super::raw_matrix::RawMatrix;
@@ -16,8 +17,9 @@ const PIECE: usize = 4 << 20;
 /// A weight matrix `[rows, columns]` (outputs × inputs) in panels of 32 rows: `[rows/32][columns][32]`.
 ///
 /// The last panel is filled up with zeros. Rows of quantised types are in blocks, of which a panel
-/// holds those of its rows side by side. Where neighbouring rows are held as different types, there
-/// is a part for each.
+/// holds those of its rows side by side. Those of bf16 are [folded](super::folded_panel) into 12 bits
+/// a weight, unless too many of their weights do not fit. Where neighbouring rows are held as different
+/// types, there is a part for each.
 pub struct PackedMatrix {
     rows: usize,
     columns: usize,
@@ -29,6 +31,8 @@ pub(super) struct Part {
     pub rows: usize,
     pub element: ElementType,
     data: memory::Memory,
+    /// Where the panels are folded.
+    folded: Option<Folded>,
 }
 
 impl PackedMatrix {
@@ -91,7 +95,7 @@ impl PackedMatrix {
 
     /// Bytes held, and read once for each token generated.
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.data.len()).sum()
+        self.parts.iter().map(Part::bytes).sum()
     }
 
     pub(super) fn parts(&self) -> &[Part] {
@@ -123,31 +127,58 @@ impl Part {
         let columns = sources[0].columns;
         let rows = sources.iter().map(|source| source.rows).sum::<usize>();
         let source_bytes = sources.iter().map(|source| source.bytes.len()).sum::<usize>();
-        let panel_bytes = panel_bytes(element, columns);
         let panels = rows.div_ceil(PANEL);
+        let rows_of = |panel: usize| -> Vec<_> {
+            (panel * PANEL..(panel + 1) * PANEL).map_while(|row| locate(sources, row)).collect()
+        };
+        let folds = element == ElementType::Bf16 && folds(columns, panels, &rows_of);
+        let panel_bytes =
+            if folds { folded_panel::panel_bytes(columns) } else { panel_bytes(element, columns) };
+        let mut folded = folds.then(Folded::default);
         // The threads that pack also touch the memory first, in which the system has yet to clear it.
         let mut data = memory::shared(panels * panel_bytes)?;
         let shared = SharedSlice::new(&mut data);
         let piece = (PIECE / source_bytes.div_ceil(panels.max(1)).max(1)).max(1);
         for first in (0..panels).step_by(piece) {
             let last = panels.min(first + piece);
-            pool.for_each(last - first, 1, |panel| {
+            let mut notes = vec![(0, vec![]); last - first];
+            pool.for_each_mut(&mut notes, |panel, notes| {
                 let panel = first + panel;
                 // SAFETY: each panel is packed by one thread.
                 let out = unsafe { shared.part(panel * panel_bytes, panel_bytes) };
-                let rows: Vec<_> =
-                    (panel * PANEL..(panel + 1) * PANEL).map_while(|row| locate(sources, row)).collect();
-                pack_panel(element, columns, &rows, out);
+                if folds {
+                    *notes = fold_panel(columns, &rows_of(panel), out);
+                } else {
+                    pack_panel(element, columns, &rows_of(panel), out);
+                }
             });
+            if let Some(folded) = &mut folded {
+                notes.iter().for_each(|(lowest, apart)| folded.push(*lowest, apart));
+            }
             each_range(sources, first * PANEL..last * PANEL, done);
         }
-        Ok(Part { rows, element, data })
+        Ok(Part { rows, element, data, folded })
+    }
+
+    /// Bytes held.
+    fn bytes(&self) -> usize {
+        self.data.len() + self.folded.as_ref().map_or(0, Folded::bytes)
+    }
+
+    /// What is to be known of the panels where they are folded.
+    pub(super) fn folded(&self) -> Option<&Folded> {
+        self.folded.as_ref()
     }
 
     fn copy_row(&self, row: usize, out: &mut [f32]) {
-        let bytes = panel_bytes(self.element, out.len());
-        let panel = &self.data[row / PANEL * bytes..(row / PANEL + 1) * bytes];
+        let panel = row / PANEL;
+        let bytes = self.data.len() / self.rows.div_ceil(PANEL);
+        let (panel, notes) =
+            (&self.data[panel * bytes..(panel + 1) * bytes], self.folded().map(|folded| folded.notes(panel)));
         let lane = row % PANEL;
+        if let Some(notes) = notes {
+            return folded_panel::copy_row(panel, notes, lane, out);
+        }
         if self.element.is_quantized() {
             return quantized_panel::copy_row(self.element, panel, lane, out);
         }
@@ -158,9 +189,10 @@ impl Part {
     }
 
     /// The panels, one after another; `W` is what they are made of: f32, bf16, f16, or bytes where
-    /// they are quantised.
+    /// they are quantised or folded.
     pub(super) fn panels<W: PanelValue>(&self) -> &[W] {
-        let size = if self.element.is_quantized() { 1 } else { self.element.block_bytes() };
+        let bytes = self.element.is_quantized() || self.folded.is_some();
+        let size = if bytes { 1 } else { self.element.block_bytes() };
         assert_eq!(size_of::<W>(), size, "the type of the panels");
         // SAFETY: the mapping starts at a page, is initialised, and every bit pattern is a valid
         // f32, bf16, f16 or byte; it lives as long as `self`.
@@ -175,8 +207,8 @@ impl PanelValue for half::bf16 {}
 impl PanelValue for half::f16 {}
 impl PanelValue for u8 {}
 
-/// Bytes of a panel of some columns.
-pub(super) fn panel_bytes(element: ElementType, columns: usize) -> usize {
+/// Bytes of a panel of some columns that is not folded.
+fn panel_bytes(element: ElementType, columns: usize) -> usize {
     let block =
         if element.is_quantized() { Layout::of(element).block() } else { PANEL * element.block_bytes() };
     columns / element.block_values() * block
@@ -207,8 +239,65 @@ fn each_range(sources: &[RawMatrix<'_>], rows: Range<usize>, done: &dyn Fn(&[u8]
     }
 }
 
+/// Rows of sources.
+type Rows<'a, 'b> = [(&'a RawMatrix<'b>, usize)];
+
+/// Panels that are tried before a matrix is folded.
+const TRIED: usize = 4;
+/// Of so many weights one may be apart, at most.
+const FITTING: usize = 200;
+
+/// Whether rows are to be folded: whether nearly all weights of a few panels have a code.
+fn folds<'a, 'b: 'a>(
+    columns: usize,
+    panels: usize,
+    rows_of: &dyn Fn(usize) -> Vec<(&'a RawMatrix<'b>, usize)>,
+) -> bool {
+    if !folded_panel::fits(columns) {
+        return false;
+    }
+    let mut out = vec![0; folded_panel::panel_bytes(columns)];
+    let tried = (0..panels).step_by(panels.div_ceil(TRIED).max(1));
+    let (weights, apart) = tried.fold((0, 0), |(weights, apart), panel| {
+        let (_, found) = fold_panel(columns, &rows_of(panel), &mut out);
+        (weights + columns * PANEL, apart + found.len())
+    });
+    apart * FITTING <= weights
+}
+
+/// Folds rows, which are turned into bf16 on the way, into a panel.
+fn fold_panel(columns: usize, rows: &Rows<'_, '_>, out: &mut [u8]) -> (u8, Vec<Apart>) {
+    let mut words = vec![[0u16; PANEL]; columns];
+    with_rows(ElementType::Bf16, columns, rows, |rows| {
+        // So many columns of all rows at a time that they stay in the innermost cache.
+        const COLUMNS: usize = 16;
+        for (number, words) in words.chunks_mut(COLUMNS).enumerate() {
+            for (row, bytes) in rows.iter().enumerate() {
+                let bytes = &bytes.as_chunks().0[number * COLUMNS..][..words.len()];
+                for (word, bytes) in words.iter_mut().zip(bytes) {
+                    word[folded_panel::place(row)] = u16::from_le_bytes(*bytes);
+                }
+            }
+        }
+    });
+    fold(&words, out)
+}
+
 /// Fills a zeroed panel with rows, which are turned into `element` on the way.
-fn pack_panel(element: ElementType, columns: usize, rows: &[(&RawMatrix<'_>, usize)], out: &mut [u8]) {
+fn pack_panel(element: ElementType, columns: usize, rows: &Rows<'_, '_>, out: &mut [u8]) {
+    with_rows(element, columns, rows, |rows| match element.block_bytes() {
+        _ if element.is_quantized() => {
+            for (lane, row) in rows.iter().enumerate() {
+                quantized_panel::pack_row(element, row, out, lane);
+            }
+        }
+        4 => interleave::<4>(rows, out),
+        _ => interleave::<2>(rows, out),
+    });
+}
+
+/// Calls `take` with the bytes of rows as `element`.
+fn with_rows(element: ElementType, columns: usize, rows: &Rows<'_, '_>, take: impl FnOnce(&[&[u8]])) {
     let row_bytes = element.row_bytes(columns).expect("a row is a whole number of blocks");
     let others = rows.iter().filter(|(source, _)| source.element != element).count();
     let mut values = vec![0.0; if others > 0 { columns } else { 0 }];
@@ -225,15 +314,7 @@ fn pack_panel(element: ElementType, columns: usize, rows: &[(&RawMatrix<'_>, usi
             sources.push(&*converted);
         }
     }
-    match element.block_bytes() {
-        _ if element.is_quantized() => {
-            for (lane, row) in sources.iter().enumerate() {
-                quantized_panel::pack_row(element, row, out, lane);
-            }
-        }
-        4 => interleave::<4>(&sources, out),
-        _ => interleave::<2>(&sources, out),
-    }
+    take(&sources);
 }
 
 /// Puts rows of elements of `SIZE` bytes into the lanes of a panel.

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use memmap2::MmapMut;
 
-use super::simd::{Simd, dispatch};
+use super::simd::{Simd, dispatch, prefetch};
 use super::{Isa, Pool, memory};
 
 /// Memory to read from.
@@ -110,18 +110,6 @@ unsafe fn streams<S: Simd, const STREAMS: usize, const VECTORS: usize>(
         total = S::add(total, *sum);
     }
     S::sum(total) + values[STREAMS * len..].iter().sum::<f32>()
-}
-
-/// Asks for a cache line; one past the end is harmless.
-#[inline(always)]
-unsafe fn prefetch(from: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch(from.cast(), _MM_HINT_T0);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = from;
 }
 
 #[cfg(test)]

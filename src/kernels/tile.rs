@@ -9,7 +9,7 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::PANEL;
-use super::simd::{Simd, dispatch};
+use super::simd::{Simd, dispatch, prefetch};
 
 /// The most rows of a tile.
 pub(super) const TILE_ROWS: usize = 12;
@@ -18,7 +18,10 @@ pub(super) const TILE_ROWS: usize = 12;
 pub(super) const BLOCK: usize = 16;
 
 /// Products that are summed by themselves: long sums lose digits (Blanchard et al. 2020).
-const SPAN: usize = 256;
+pub(super) const SPAN: usize = 256;
+
+/// How far ahead memory is asked for, in bytes.
+pub(super) const AHEAD: usize = 8192;
 
 /// What a panel may hold.
 pub(super) trait Element: Copy + 'static {
@@ -188,18 +191,12 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// Asks for the cache lines 4 KB ahead; a prefetch past the end of the panel is harmless.
+/// Asks for the cache lines [`AHEAD`]; a prefetch past the end of the panel is harmless.
 #[inline(always)]
 pub(super) unsafe fn prefetch_ahead<W>(panel: *const W) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let ahead = panel.cast::<i8>().wrapping_add(4096);
-        _mm_prefetch(ahead, _MM_HINT_T0);
-        if std::mem::size_of::<W>() == 4 {
-            _mm_prefetch(ahead.wrapping_add(64), _MM_HINT_T0);
-        }
+    let ahead = panel.wrapping_byte_add(AHEAD);
+    prefetch(ahead);
+    if size_of::<W>() == 4 {
+        prefetch(ahead.wrapping_byte_add(64));
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = panel;
 }

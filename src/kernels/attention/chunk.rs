@@ -7,8 +7,8 @@
 use std::mem::MaybeUninit;
 
 use super::super::PANEL;
-use super::super::simd::{Isa, Simd, dispatch};
-use super::product::{AHEAD, FEW_ROWS, Product, kernels, prefetch};
+use super::super::simd::{Isa, Simd, dispatch, prefetch};
+use super::product::{AHEAD, FEW_ROWS, Product, kernels};
 use super::{CHUNK, TILE_ROWS};
 use crate::kernels::cache::CacheType;
 

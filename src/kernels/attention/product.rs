@@ -14,7 +14,7 @@ use half::f16;
 
 use super::super::PANEL;
 use super::super::cache::CacheType;
-use super::super::simd::{Isa, Simd, dispatch};
+use super::super::simd::{Isa, Simd, dispatch, prefetch};
 use super::CHUNK;
 
 /// Up to so many rows, reading the panels takes longer than the arithmetic.
@@ -274,17 +274,4 @@ fn prefetch_row<H: Held>(row: *const u8) {
     for line in (0..PANEL * H::SIZE).step_by(64) {
         prefetch(row.wrapping_add(AHEAD + line));
     }
-}
-
-/// Asks for a cache line; one past the end of the memory is harmless.
-#[inline(always)]
-pub(super) fn prefetch(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is only advice, whatever the address; every x86-64 has it.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch(line.cast::<i8>(), _MM_HINT_T0);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
 }

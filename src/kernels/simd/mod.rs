@@ -145,6 +145,19 @@ macro_rules! dispatch {
 }
 pub(super) use dispatch;
 
+/// Asks for a cache line; one past the end of the memory is harmless.
+#[inline(always)]
+pub(super) fn prefetch<T>(from: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is only advice, whatever the address; every x86-64 has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch(from.cast::<i8>(), _MM_HINT_T0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = from;
+}
+
 /// A vector of `LANES` f32, or of as many i32 or groups of four bytes, and what the kernels do with it.
 ///
 /// # Safety
@@ -197,6 +210,14 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn byte(a: Self::Bytes, which: usize) -> Self::Integers;
     /// The low four bits of each byte, and the high ones.
     unsafe fn nibbles(a: Self::Bytes) -> (Self::Bytes, Self::Bytes);
+    /// 16 bytes, again and again.
+    unsafe fn repeat_16(from: *const u8) -> Self::Bytes;
+    /// For each byte of 0 to 15 that one of the table, which holds 16 again and again.
+    unsafe fn look_up(table: Self::Bytes, places: Self::Bytes) -> Self::Bytes;
+    /// Pairs of a byte of `a` and one of `b`: of the first 8 bytes of each 16, and of the other 8.
+    unsafe fn interleave(a: Self::Bytes, b: Self::Bytes) -> (Self::Bytes, Self::Bytes);
+    /// The first two bytes of each lane as a bf16, and the last two.
+    unsafe fn bf16_pairs(a: Self::Bytes) -> [Self::Vector; 2];
     /// `sum + Σ weight · x` over each lane's four bytes; weights of 0 to 15, x of −127 to 127.
     unsafe fn dot_nibbles(sum: Self::Integers, weights: Self::Bytes, x: Self::Bytes) -> Self::Integers;
     /// `sum + Σ (weight − 128 + DOT_BIAS) · x` over each lane's four bytes; x of −127 to 127.
@@ -390,6 +411,31 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn nibbles(a: [[u8; 4]; 8]) -> ([[u8; 4]; 8], [[u8; 4]; 8]) {
         (a.map(|bytes| bytes.map(|byte| byte & 15)), a.map(|bytes| bytes.map(|byte| byte >> 4)))
+    }
+    #[inline(always)]
+    unsafe fn repeat_16(from: *const u8) -> [[u8; 4]; 8] {
+        let four = from.cast::<[[u8; 4]; 4]>().read_unaligned();
+        std::array::from_fn(|lane| four[lane % 4])
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: [[u8; 4]; 8], places: [[u8; 4]; 8]) -> [[u8; 4]; 8] {
+        places.map(|places| places.map(|place| table.as_flattened()[usize::from(place)]))
+    }
+    #[inline(always)]
+    unsafe fn interleave(a: [[u8; 4]; 8], b: [[u8; 4]; 8]) -> ([[u8; 4]; 8], [[u8; 4]; 8]) {
+        let (a, b) = (a.as_flattened(), b.as_flattened());
+        let pairs = |first: usize| {
+            std::array::from_fn(|lane| {
+                let at = lane / 4 * 16 + first + lane % 4 * 2;
+                [a[at], b[at], a[at + 1], b[at + 1]]
+            })
+        };
+        (pairs(0), pairs(8))
+    }
+    #[inline(always)]
+    unsafe fn bf16_pairs(a: [[u8; 4]; 8]) -> [[f32; 8]; 2] {
+        let widen = |low: u8, high: u8| f32::from_bits(u32::from_le_bytes([0, 0, low, high]));
+        [a.map(|bytes| widen(bytes[0], bytes[1])), a.map(|bytes| widen(bytes[2], bytes[3]))]
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sum: [i32; 8], weights: [[u8; 4]; 8], x: [[u8; 4]; 8]) -> [i32; 8] {

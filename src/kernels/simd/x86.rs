@@ -131,6 +131,23 @@ impl Simd for Avx2 {
         (_mm256_and_si256(a, low), _mm256_and_si256(_mm256_srli_epi16(a, 4), low))
     }
     #[inline(always)]
+    unsafe fn repeat_16(from: *const u8) -> __m256i {
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()))
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: __m256i, places: __m256i) -> __m256i {
+        _mm256_shuffle_epi8(table, places)
+    }
+    #[inline(always)]
+    unsafe fn interleave(a: __m256i, b: __m256i) -> (__m256i, __m256i) {
+        (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b))
+    }
+    #[inline(always)]
+    unsafe fn bf16_pairs(a: __m256i) -> [__m256; 2] {
+        let last = _mm256_and_si256(a, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+        [_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(last)]
+    }
+    #[inline(always)]
     unsafe fn dot_nibbles(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
         let pairs = _mm256_maddubs_epi16(weights, x);
         _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
@@ -264,6 +281,23 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     unsafe fn nibbles(a: __m512i) -> (__m512i, __m512i) {
         let low = _mm512_set1_epi8(15);
         (_mm512_and_si512(a, low), _mm512_and_si512(_mm512_srli_epi16(a, 4), low))
+    }
+    #[inline(always)]
+    unsafe fn repeat_16(from: *const u8) -> __m512i {
+        _mm512_broadcast_i32x4(_mm_loadu_si128(from.cast()))
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: __m512i, places: __m512i) -> __m512i {
+        _mm512_shuffle_epi8(table, places)
+    }
+    #[inline(always)]
+    unsafe fn interleave(a: __m512i, b: __m512i) -> (__m512i, __m512i) {
+        (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b))
+    }
+    #[inline(always)]
+    unsafe fn bf16_pairs(a: __m512i) -> [__m512; 2] {
+        let last = _mm512_and_si512(a, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        [_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)), _mm512_castsi512_ps(last)]
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sum: __m512i, weights: __m512i, x: __m512i) -> __m512i {

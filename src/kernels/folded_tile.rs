@@ -1,0 +1,155 @@
+//! The tile for panels of bf16 in 12 bits: see [`folded_panel`](super::folded_panel).
+//!
+//! Sums run as in [`tile`](super::tile), in spans of 256 columns, and the products of the weights apart
+//! follow. Error: that of the tile, and one rounding more for each weight apart.
+
+// As in `simd`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+use super::folded_panel::{Notes, PLANE, QUAD, QUAD_BYTES, position};
+use super::simd::{Simd, dispatch, prefetch};
+use super::tile::{AHEAD, BLOCK, SPAN, TileArgs};
+use super::{Isa, PANEL};
+
+/// The most rows that [`folded_tile`] takes; more are faster with the panel widened.
+pub(super) const FOLDED_ROWS: usize = 4;
+
+/// 1 to 4 rows of x times a panel, but for its weights apart, which [`Notes::add`] adds.
+///
+/// # Safety
+/// As [`blocked_tile_f32`](super::tile::blocked_tile_f32), the panel folded, and `depth` a multiple of 16.
+pub(super) unsafe fn folded_tile(isa: Isa, args: TileArgs<u8>, notes: Notes<'_>) {
+    folded(isa, args, &notes.highs());
+}
+
+/// Widens a panel to `[columns][32]`, its weights apart to 0.
+pub(super) fn widen_folded(isa: Isa, panel: &[u8], notes: Notes<'_>, to: &mut [f32]) {
+    assert_eq!(panel.len() / QUAD_BYTES * QUAD * PANEL, to.len(), "as many columns");
+    // SAFETY: just asserted.
+    unsafe { widen(isa, panel, &notes.highs(), to) }
+}
+
+dispatch!(
+    /// # Safety
+    /// As [`folded_tile`].
+    fn folded = self::folded_body [] (args: TileArgs<u8>, highs: &[u8; 16])
+);
+dispatch!(
+    /// # Safety
+    /// The panel has as many columns as `to`.
+    fn widen = self::widen_body [] (panel: &[u8], highs: &[u8; 16], to: &mut [f32])
+);
+
+/// Some rows of four columns: part `part` of `32 / (2 · LANES)`. For each column the rows from
+/// `part · LANES` on, and the rows from there plus 16 on.
+#[inline(always)]
+unsafe fn unfold<S: Simd>(quad: *const u8, part: usize, highs: S::Bytes) -> [[S::Vector; 2]; QUAD] {
+    let quad = quad.add(part * 4 * S::LANES);
+    let (first, last) = S::nibbles(S::load_bytes(quad.add(2 * PLANE)));
+    let (a, b) = S::interleave(S::load_bytes(quad), S::look_up(highs, first));
+    let (c, d) = S::interleave(S::load_bytes(quad.add(PLANE)), S::look_up(highs, last));
+    [S::bf16_pairs(a), S::bf16_pairs(b), S::bf16_pairs(c), S::bf16_pairs(d)]
+}
+
+#[inline(always)]
+unsafe fn widen_body<S: Simd>(panel: &[u8], highs: &[u8; 16], to: &mut [f32]) {
+    let highs = S::repeat_16(highs.as_ptr());
+    let columns = to.len() / PANEL;
+    for (number, to) in to.chunks_exact_mut(QUAD * PANEL).enumerate() {
+        let quad = &panel[position(number, columns) * QUAD_BYTES..][..QUAD_BYTES];
+        for part in 0..PANEL / (2 * S::LANES) {
+            let columns = unfold::<S>(quad.as_ptr(), part, highs);
+            for (weights, to) in columns.into_iter().zip(to.chunks_exact_mut(PANEL)) {
+                let to = to.as_mut_ptr().add(part * S::LANES);
+                S::store(to, weights[0]);
+                S::store(to.add(PANEL / 2), weights[1]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn folded_body<S: Simd>(args: TileArgs<u8>, highs: &[u8; 16]) {
+    macro_rules! rows {
+        ($($rows:literal)*) => {
+            match (args.rows, S::LANES) {
+                $(($rows, 16) => sums::<S, $rows, 1>(args, highs),
+                ($rows, _) => sums::<S, $rows, 2>(args, highs),)*
+                _ => unreachable!("1 to 4 rows"),
+            }
+        };
+    }
+    rows!(1 2 3 4);
+}
+
+/// The sums of one span: `[rows][parts][2]` vectors.
+type Sums<V, const ROWS: usize, const PARTS: usize> = [[[V; 2]; PARTS]; ROWS];
+
+/// Spans are summed by themselves, so that two can be at the same time: one alone would wait for each
+/// addition before the next.
+#[inline(always)]
+unsafe fn sums<S: Simd, const ROWS: usize, const PARTS: usize>(args: TileArgs<u8>, highs: &[u8; 16]) {
+    let highs = S::repeat_16(highs.as_ptr());
+    let mut quad = args.panel;
+    for first in (0..args.depth).step_by(2 * SPAN) {
+        let second = args.depth.min(first + SPAN);
+        let (blocks, both) = ((second - first) / BLOCK, SPAN.min(args.depth - second) / BLOCK);
+        let mut sums = [[[[S::splat(0.0); 2]; PARTS]; ROWS]; 2];
+        let x = [args.x.add(first * ROWS), args.x.add(second * ROWS)];
+        for block in 0..blocks {
+            for four in 0..BLOCK / QUAD {
+                let at = block * ROWS * BLOCK + four * QUAD;
+                add_quad::<S, ROWS, PARTS>(quad, x[0].add(at), highs, &mut sums[0]);
+                quad = quad.add(QUAD_BYTES);
+                if block < both {
+                    add_quad::<S, ROWS, PARTS>(quad, x[1].add(at), highs, &mut sums[1]);
+                    quad = quad.add(QUAD_BYTES);
+                }
+            }
+        }
+        store::<S, ROWS, PARTS>(args, &sums[0], first == 0);
+        if both > 0 {
+            store::<S, ROWS, PARTS>(args, &sums[1], false);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
+    quad: *const u8,
+    x: *const f32,
+    highs: S::Bytes,
+    sums: &mut Sums<S::Vector, ROWS, PARTS>,
+) {
+    for line in 0..QUAD_BYTES / 64 {
+        prefetch(quad.wrapping_add(AHEAD + 64 * line));
+    }
+    for part in 0..PARTS {
+        let columns = unfold::<S>(quad, part, highs);
+        for (column, weights) in columns.into_iter().enumerate() {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let value = S::splat(*x.add(row * BLOCK + column));
+                for (sum, weights) in sums[part].iter_mut().zip(weights) {
+                    *sum = S::fma(value, weights, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// Puts the sums of the first span where they go; those of others are added.
+#[inline(always)]
+unsafe fn store<S: Simd, const ROWS: usize, const PARTS: usize>(
+    args: TileArgs<u8>,
+    sums: &Sums<S::Vector, ROWS, PARTS>,
+    first: bool,
+) {
+    for (row, sums) in sums.iter().enumerate() {
+        for (part, sums) in sums.iter().enumerate() {
+            for (half, sum) in sums.iter().enumerate() {
+                let out = args.out.add(row * args.out_row + half * PANEL / 2 + part * S::LANES);
+                S::store(out, if first { *sum } else { S::add(S::load(out), *sum) });
+            }
+        }
+    }
+}
