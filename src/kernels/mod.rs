@@ -4,8 +4,8 @@
 //! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
 //! [`elementwise`] is the rest; [`row_statistics`] sums up rows of attention and [`columns`] gathers
 //! their columns, and [`halves`] rounds them, for those who record them; [`stream`] only measures memory.
-//! [`simd`] holds the tiers, [`threads`] the pool. Everything here has a composition of candle operations beside it in
-//! `model::ops` (`--kernels reference`).
+//! [`simd`] holds the tiers, [`threads`] the pool. Everything here has a composition of candle operations
+//! beside it in `model::ops` (`--kernels reference`).
 //!
 //! **Batch-invariant.** Every sum runs in one fixed order whatever the number of rows, threads or
 //! pieces, so a prompt in one pass, in pieces and token by token gives the same bits.

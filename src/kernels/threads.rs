@@ -112,10 +112,11 @@ impl Pool {
 
     /// The CPU is free again.
     pub fn take_back(&self) {
-        if self.shared.lent.load(Ordering::Relaxed) && self.shared.lent.swap(false, Ordering::SeqCst) {
-            if let Some((_, thread)) = self.workers.first() {
-                thread.unpark();
-            }
+        if self.shared.lent.load(Ordering::Relaxed)
+            && self.shared.lent.swap(false, Ordering::SeqCst)
+            && let Some((_, thread)) = self.workers.first()
+        {
+            thread.unpark();
         }
     }
 
