@@ -5,10 +5,12 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use attend::kernels::activation::{self, Activation};
 use attend::kernels::attention::{Queries, attend};
 use attend::kernels::cache::{Cache, CacheShape, CacheType};
-use attend::kernels::elementwise::{Activation, NormArgs, NormKind, RotaryLayout};
+use attend::kernels::elementwise::RotaryLayout;
 use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
+use attend::kernels::norm::{self, NormArgs, NormKind};
 use attend::kernels::stream::{Block, Way, read_all};
 use attend::kernels::threads::available_threads;
 use attend::kernels::{Isa, PANEL, Pool, elementwise};
@@ -167,7 +169,7 @@ fn rest(criterion: &mut Criterion) {
         for (name, kind) in [("rms_norm", NormKind::Rms), ("layer_norm", NormKind::Layer)] {
             let norm = NormArgs { kind, weight: &weight, bias: None, epsilon: 1e-5 };
             group.bench_function(name, |b| {
-                b.iter(|| elementwise::norm(isa, &pool, black_box(&input), norm));
+                b.iter(|| norm::norm(isa, &pool, black_box(&input), norm));
             });
         }
         let (mut sum, other) = (values(tokens * HIDDEN), values(tokens * HIDDEN));
@@ -182,12 +184,12 @@ fn rest(criterion: &mut Criterion) {
             ("reglu", Activation::Relu),
         ] {
             group.bench_function(name, |b| {
-                b.iter(|| elementwise::gated(isa, &pool, activation, black_box(&gate_up), INTERMEDIATE));
+                b.iter(|| activation::gated(isa, &pool, activation, black_box(&gate_up), INTERMEDIATE));
             });
         }
         let mut inner = values(tokens * INTERMEDIATE);
         group.bench_function("gelu", |b| {
-            b.iter(|| elementwise::activate(isa, &pool, Activation::Gelu, &mut inner, INTERMEDIATE));
+            b.iter(|| activation::activate(isa, &pool, Activation::Gelu, &mut inner, INTERMEDIATE));
         });
         let (heads, head_dim) = (12, 64);
         let mut rows = values(tokens * heads * head_dim);

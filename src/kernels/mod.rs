@@ -2,14 +2,15 @@
 //!
 //! [`matmul`] is most of the work, with weights of any [`element`] type ([`blocks`] decodes them,
 //! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
-//! [`elementwise`] is the rest; [`row_statistics`] sums up rows of attention and [`columns`] gathers
-//! their columns, and [`halves`] rounds them, for those who record them; [`stream`] only measures memory.
-//! [`simd`] holds the tiers, [`threads`] the pool. Everything here has a composition of candle operations
-//! beside it in `model::ops` (`--kernels reference`).
+//! [`norm`], [`activation`] and [`elementwise`] are the rest; [`row_statistics`] sums up rows of attention,
+//! [`columns`] gathers their columns and [`halves`] rounds them, for those who record them; [`stream`] only
+//! measures memory. [`simd`] holds the tiers, [`threads`] the pool. Everything here has a composition of
+//! candle operations beside it in `model::ops` (`--kernels reference`).
 //!
 //! **Batch-invariant.** Every sum runs in one fixed order whatever the number of rows, threads or
 //! pieces, so a prompt in one pass, in pieces and token by token gives the same bits.
 
+pub mod activation;
 pub mod attention;
 pub mod blocks;
 pub mod cache;
@@ -21,6 +22,7 @@ mod folded_tile;
 pub mod halves;
 pub mod matmul;
 pub(crate) mod memory;
+pub mod norm;
 mod packed_matrix;
 pub mod quantize;
 mod quantized_panel;

@@ -191,7 +191,7 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// Asks for the cache lines [`AHEAD`]; a prefetch past the end of the panel is harmless.
+/// Asks for the cache lines that are needed soon; a prefetch past the end of the panel is harmless.
 #[inline(always)]
 pub(super) unsafe fn prefetch_ahead<W>(panel: *const W) {
     let ahead = panel.wrapping_byte_add(AHEAD);

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::mask::Mask;
 use super::position::Rotary;
+use crate::kernels::activation::Activation;
 use crate::kernels::cache::CacheType;
-use crate::kernels::elementwise::{Activation, NormKind};
+use crate::kernels::norm::NormKind;
 
 /// The whole difference between one model and another.
 #[derive(Clone, Debug, PartialEq, Serialize)]

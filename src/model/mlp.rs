@@ -7,7 +7,7 @@ use super::loader::LayerLoader;
 use super::ops::{Linear, Ops};
 use super::parameter::{LayerModule, Projection};
 use crate::error::Result;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::activation::Activation;
 
 pub(super) struct Mlp {
     gated: bool,

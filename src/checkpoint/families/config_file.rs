@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::kernels::elementwise::Activation;
+use crate::kernels::activation::Activation;
 
 /// A parsed `config.json` (or `generation_config.json`) and where it came from.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::gated::{Defaults, LLAMA, decoder, place as llama_place};
 use super::rotary::{RotaryDefaults, rotary_of_kind};
 use super::{ConfigFile, Family, Place, gated};
 use crate::error::Result;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::activation::Activation;
 use crate::model::config::{Multipliers, NormOver, NormPlacement, Normalization, QueryKeyNorm};
 use crate::model::parameter::LayerModule;
 use crate::model::{ModelConfig, Module};

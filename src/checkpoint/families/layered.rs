@@ -5,7 +5,7 @@
 use super::ConfigFile;
 use super::sizes::{Sizes, shared_out};
 use crate::error::Result;
-use crate::kernels::elementwise::NormKind;
+use crate::kernels::norm::NormKind;
 use crate::model::ModelConfig;
 use crate::model::config::Normalization;
 

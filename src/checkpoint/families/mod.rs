@@ -322,7 +322,7 @@ mod tests {
             (of("roberta", json!({})).vocabulary, of("xlm-roberta", json!({})).vocabulary),
             (50265, 30522)
         );
-        use crate::kernels::elementwise::Activation::{Gelu, GeluTanh};
+        use crate::kernels::activation::Activation::{Gelu, GeluTanh};
         assert_eq!(of("gemma", json!({"hidden_act": "gelu"})).activation, GeluTanh);
         assert_eq!(of("gemma2", json!({"hidden_activation": "gelu"})).activation, Gelu);
         assert_eq!(of("starcoder2", json!({"hidden_act": "gelu"})).activation, Gelu);

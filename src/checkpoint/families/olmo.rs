@@ -6,7 +6,7 @@
 use super::gated::{Defaults, LLAMA, decoder};
 use super::{ConfigFile, Family, gated};
 use crate::error::Result;
-use crate::kernels::elementwise::NormKind;
+use crate::kernels::norm::NormKind;
 use crate::model::ModelConfig;
 use crate::model::config::{NormOver, NormPlacement, Normalization, QueryKeyNorm};
 

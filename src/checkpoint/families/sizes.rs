@@ -2,7 +2,8 @@
 
 use super::ConfigFile;
 use crate::error::Result;
-use crate::kernels::elementwise::{Activation, NormKind};
+use crate::kernels::activation::Activation;
+use crate::kernels::norm::NormKind;
 use crate::model::config::{Multipliers, NormPlacement, Normalization};
 use crate::model::{Mask, ModelConfig};
 

@@ -4,7 +4,7 @@
 use super::gated::{Defaults, LLAMA, decoder, place as llama_place};
 use super::{ConfigFile, Family, Place, gated};
 use crate::error::Result;
-use crate::kernels::elementwise::NormKind;
+use crate::kernels::norm::NormKind;
 use crate::model::config::{NormOver, Normalization, QueryKeyNorm};
 use crate::model::parameter::LayerModule;
 use crate::model::{ModelConfig, Module};

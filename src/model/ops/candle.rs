@@ -5,10 +5,11 @@ use candle_core::{D, DType, Device, Tensor};
 
 use super::{AttentionShape, CandleMatrix, HeadNorms, Norm};
 use crate::error::Result;
+use crate::kernels::activation::Activation;
 use crate::kernels::blocks::dequantize;
 use crate::kernels::cache::CacheType;
-use crate::kernels::elementwise::{Activation, NormKind};
 use crate::kernels::matmul::ElementType;
+use crate::kernels::norm::NormKind;
 use crate::kernels::quantize::quantized;
 use crate::kernels::quantized_rows::{GROUP, OUTLIER};
 

@@ -4,10 +4,12 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor};
 
 use super::{AttentionShape, HeadNorms, Norm};
 use crate::error::Result;
+use crate::kernels::activation::{self, Activation};
 use crate::kernels::attention::{Queries, attend, attend_rows};
 use crate::kernels::cache::Cache;
-use crate::kernels::elementwise::{self, Activation, NormArgs};
+use crate::kernels::elementwise;
 use crate::kernels::matmul::{PackedMatrix, matmul as matmul_kernel};
+use crate::kernels::norm::{self, NormArgs};
 use crate::kernels::{Isa, Pool};
 use crate::model::mask::Mask;
 use crate::model::observer::{AttentionObserver, AttentionRows, RowsShape};
@@ -69,7 +71,7 @@ fn with_norm<R>(norm: &Norm, use_it: impl FnOnce(NormArgs<'_>) -> R) -> Result<R
 
 pub(super) fn norm(isa: Isa, pool: &Pool, input: &Tensor, norm: &Norm) -> Result<Tensor> {
     let (tokens, width) = input.dims2()?;
-    let out = read(input, |input| with_norm(norm, |args| elementwise::norm(isa, pool, input, args)))??;
+    let out = read(input, |input| with_norm(norm, |args| norm::norm(isa, pool, input, args)))??;
     tensor(out, tokens, width)
 }
 
@@ -77,7 +79,7 @@ pub(super) fn activate(isa: Isa, pool: &Pool, values: Tensor, activation: Activa
     values.inplace_op1(&InPlace {
         name: "activation",
         apply: |values: &mut [f32], width| {
-            elementwise::activate(isa, pool, activation, values, width);
+            activation::activate(isa, pool, activation, values, width);
             Ok(())
         },
     })?;
@@ -87,7 +89,7 @@ pub(super) fn activate(isa: Isa, pool: &Pool, values: Tensor, activation: Activa
 pub(super) fn gated(isa: Isa, pool: &Pool, gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let (tokens, double) = gate_up.dims2()?;
     let width = double / 2;
-    let out = read(gate_up, |gate_up| elementwise::gated(isa, pool, activation, gate_up, width))?;
+    let out = read(gate_up, |gate_up| activation::gated(isa, pool, activation, gate_up, width))?;
     tensor(out, tokens, width)
 }
 
@@ -127,7 +129,7 @@ pub(super) fn norm_heads(
         apply: |rows: &mut [f32], row_len| {
             for (norm, size, at, width) in parts {
                 with_norm(norm, |args| {
-                    elementwise::norm_heads(isa, rows, row_len, at, width / size, size, args);
+                    norm::norm_heads(isa, rows, row_len, at, width / size, size, args);
                 })?;
             }
             Ok(())

@@ -17,10 +17,12 @@ use super::position::Angles;
 use super::precision::{MatrixRole, Precision, held};
 use super::step::Step;
 use crate::error::{Error, Result};
+use crate::kernels::activation::Activation;
 use crate::kernels::blocks;
 use crate::kernels::cache::{Cache, CacheShape, CacheType};
-use crate::kernels::elementwise::{self, Activation, NormKind, RotaryLayout};
+use crate::kernels::elementwise::{self, RotaryLayout};
 use crate::kernels::matmul::{ElementType, PackedMatrix, RawMatrix};
+use crate::kernels::norm::NormKind;
 use crate::kernels::{Isa, Pool};
 
 /// Which code does the arithmetic.
