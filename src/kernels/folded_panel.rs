@@ -136,16 +136,29 @@ pub(super) fn place(row: usize) -> usize {
     PLACES[row]
 }
 
+/// Fours of columns of a span.
+const SPAN_QUADS: usize = SPAN / QUAD;
+
 /// Where four columns of a panel are, in fours: those of two spans take turns, so that the two can be
 /// summed at the same time in one pass through memory.
 pub(super) fn position(quad: usize, columns: usize) -> usize {
-    const SPAN_QUADS: usize = SPAN / QUAD;
     let (pair, of_pair) = (quad / (2 * SPAN_QUADS) * (2 * SPAN_QUADS), quad % (2 * SPAN_QUADS));
-    let both = (columns / QUAD - pair).saturating_sub(SPAN_QUADS).min(SPAN_QUADS);
     pair + match of_pair.checked_sub(SPAN_QUADS) {
         Some(second) => 2 * second + 1,
-        None => of_pair + of_pair.min(both),
+        None => of_pair + of_pair.min(in_turns(pair, columns)),
     }
+}
+
+/// Which four columns are at a [`position`].
+pub(super) fn quad_at(position: usize, columns: usize) -> usize {
+    let (pair, of_pair) = (position / (2 * SPAN_QUADS) * (2 * SPAN_QUADS), position % (2 * SPAN_QUADS));
+    let both = in_turns(pair, columns);
+    pair + if of_pair < 2 * both { of_pair % 2 * SPAN_QUADS + of_pair / 2 } else { of_pair - both }
+}
+
+/// How many fours of the second of two spans there are: all of them take turns with the first's.
+fn in_turns(pair: usize, columns: usize) -> usize {
+    (columns / QUAD - pair).saturating_sub(SPAN_QUADS).min(SPAN_QUADS)
 }
 
 /// Folds a panel `[columns][32]` of bf16 whose rows are in their [places](place): the high byte that
@@ -284,6 +297,16 @@ mod tests {
     }
 
     #[test]
+    fn every_four_columns_have_a_place_of_their_own() {
+        for columns in [16, 256, 272, 512, 576, 1104, 1536] {
+            let mut places: Vec<usize> = (0..columns / QUAD).map(|quad| position(quad, columns)).collect();
+            assert!(places.iter().enumerate().all(|(quad, place)| quad_at(*place, columns) == quad));
+            places.sort();
+            assert!(places.into_iter().eq(0..columns / QUAD), "{columns} columns");
+        }
+    }
+
+    #[test]
     fn every_bit_comes_back() {
         for columns in [16, 64, 256, 272, 512, 576, 1536] {
             let (weights, panel, folded) = folded(columns, columns as u32);
@@ -341,7 +364,7 @@ mod tests {
                         assert!((f64::from(*product) - sum).abs() <= bound, "{isa}: {product} for {sum}");
                     }
                 }
-                for some in 1..7 {
+                for some in 1..14 {
                     for (x, expected) in
                         input.chunks(some * columns).zip(together.chunks(some * rows)).take(3)
                     {

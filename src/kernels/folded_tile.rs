@@ -6,15 +6,12 @@
 // As in `simd`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::folded_panel::{Notes, PLANE, QUAD, QUAD_BYTES, position};
+use super::folded_panel::{Notes, PLANE, QUAD, QUAD_BYTES, position, quad_at};
 use super::simd::{Simd, dispatch, prefetch};
 use super::tile::{AHEAD, BLOCK, SPAN, TileArgs};
 use super::{Isa, PANEL};
 
-/// The most rows that [`folded_tile`] takes; more are faster with the panel widened.
-pub(super) const FOLDED_ROWS: usize = 4;
-
-/// 1 to 4 rows of x times a panel, but for its weights apart, which [`Notes::add`] adds.
+/// Rows of x times a panel, but for its weights apart, which [`Notes::add`] adds.
 ///
 /// # Safety
 /// As [`blocked_tile_f32`](super::tile::blocked_tile_f32), the panel folded, and `depth` a multiple of 16.
@@ -55,8 +52,9 @@ unsafe fn unfold<S: Simd>(quad: *const u8, part: usize, highs: S::Bytes) -> [[S:
 unsafe fn widen_body<S: Simd>(panel: &[u8], highs: &[u8; 16], to: &mut [f32]) {
     let highs = S::repeat_16(highs.as_ptr());
     let columns = to.len() / PANEL;
-    for (number, to) in to.chunks_exact_mut(QUAD * PANEL).enumerate() {
-        let quad = &panel[position(number, columns) * QUAD_BYTES..][..QUAD_BYTES];
+    for (at, quad) in panel.chunks_exact(QUAD_BYTES).enumerate() {
+        ask_ahead(quad.as_ptr());
+        let to = &mut to[quad_at(at, columns) * QUAD * PANEL..][..QUAD * PANEL];
         for part in 0..PANEL / (2 * S::LANES) {
             let columns = unfold::<S>(quad.as_ptr(), part, highs);
             for (weights, to) in columns.into_iter().zip(to.chunks_exact_mut(PANEL)) {
@@ -68,27 +66,40 @@ unsafe fn widen_body<S: Simd>(panel: &[u8], highs: &[u8; 16], to: &mut [f32]) {
     }
 }
 
+/// As many rows at a time as have their sums in registers.
 #[inline(always)]
 unsafe fn folded_body<S: Simd>(args: TileArgs<u8>, highs: &[u8; 16]) {
     macro_rules! rows {
-        ($($rows:literal)*) => {
-            match (args.rows, S::LANES) {
-                $(($rows, 16) => sums::<S, $rows, 1>(args, highs),
-                ($rows, _) => sums::<S, $rows, 2>(args, highs),)*
-                _ => unreachable!("1 to 4 rows"),
+        ($($two:literal)*; $($one:literal)*) => {
+            match args.rows {
+                $($two => two_spans::<S, $two, 1>(args, highs),)*
+                $($one => one_span::<S, $one, 1>(args, 0, highs),)*
+                _ => unreachable!("a tile has 1 to 12 rows"),
             }
         };
     }
-    rows!(1 2 3 4);
+    if S::LANES == 16 {
+        return rows!(1 2 3 4; 5 6 7 8 9 10 11 12);
+    }
+    if args.rows == 1 {
+        return two_spans::<S, 1, 2>(args, highs);
+    }
+    for row in (0..args.rows).step_by(3) {
+        match args.rows - row {
+            1 => one_span::<S, 1, 2>(args, row, highs),
+            2 => one_span::<S, 2, 2>(args, row, highs),
+            _ => one_span::<S, 3, 2>(args, row, highs),
+        }
+    }
 }
 
 /// The sums of one span: `[rows][parts][2]` vectors.
 type Sums<V, const ROWS: usize, const PARTS: usize> = [[[V; 2]; PARTS]; ROWS];
 
-/// Spans are summed by themselves, so that two can be at the same time: one alone would wait for each
-/// addition before the next.
+/// Spans are summed by themselves, so that two can be at the same time: with few rows, one alone would
+/// wait for each addition before the next.
 #[inline(always)]
-unsafe fn sums<S: Simd, const ROWS: usize, const PARTS: usize>(args: TileArgs<u8>, highs: &[u8; 16]) {
+unsafe fn two_spans<S: Simd, const ROWS: usize, const PARTS: usize>(args: TileArgs<u8>, highs: &[u8; 16]) {
     let highs = S::repeat_16(highs.as_ptr());
     let mut quad = args.panel;
     for first in (0..args.depth).step_by(2 * SPAN) {
@@ -114,6 +125,37 @@ unsafe fn sums<S: Simd, const ROWS: usize, const PARTS: usize>(args: TileArgs<u8
     }
 }
 
+/// Some of the rows, from `first_row` on.
+#[inline(always)]
+unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
+    args: TileArgs<u8>,
+    first_row: usize,
+    highs: &[u8; 16],
+) {
+    let highs = S::repeat_16(highs.as_ptr());
+    let mut x = args.x.add(first_row * BLOCK);
+    let out = TileArgs { out: args.out.add(first_row * args.out_row), ..args };
+    for span in (0..args.depth).step_by(SPAN) {
+        let mut sums = [[[S::splat(0.0); 2]; PARTS]; ROWS];
+        for block in (span..args.depth.min(span + SPAN)).step_by(BLOCK) {
+            for four in 0..BLOCK / QUAD {
+                let quad = args.panel.add(position(block / QUAD + four, args.depth) * QUAD_BYTES);
+                add_quad::<S, ROWS, PARTS>(quad, x.add(four * QUAD), highs, &mut sums);
+            }
+            x = x.wrapping_add(args.rows * BLOCK);
+        }
+        store::<S, ROWS, PARTS>(out, &sums, span == 0);
+    }
+}
+
+/// Asks for four columns that are needed soon.
+#[inline(always)]
+fn ask_ahead(quad: *const u8) {
+    for line in 0..QUAD_BYTES / 64 {
+        prefetch(quad.wrapping_add(AHEAD + 64 * line));
+    }
+}
+
 #[inline(always)]
 unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
     quad: *const u8,
@@ -121,9 +163,7 @@ unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
     highs: S::Bytes,
     sums: &mut Sums<S::Vector, ROWS, PARTS>,
 ) {
-    for line in 0..QUAD_BYTES / 64 {
-        prefetch(quad.wrapping_add(AHEAD + 64 * line));
-    }
+    ask_ahead(quad);
     for part in 0..PARTS {
         let columns = unfold::<S>(quad, part, highs);
         for (column, weights) in columns.into_iter().enumerate() {

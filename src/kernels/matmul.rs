@@ -13,7 +13,7 @@ use std::ops::Range;
 
 pub use super::element::ElementType;
 use super::folded_panel::Folded;
-use super::folded_tile::{FOLDED_ROWS, folded_tile, widen_folded};
+use super::folded_tile::{folded_tile, widen_folded};
 use super::memory::written;
 pub use super::packed_matrix::PackedMatrix;
 use super::packed_matrix::{PanelValue, Part};
@@ -148,7 +148,7 @@ impl Job<'_> {
     fn run_folded(&self, packed: &[f32], folded: &Folded) {
         self.each_panel(|panel, weights: &[u8], tiles| {
             let notes = folded.notes(panel);
-            let few = tiles.len() == 1 && self.tokens - tiles.start * TILE_ROWS <= FOLDED_ROWS;
+            let few = tiles.len() == 1;
             WIDE.with_borrow_mut(|wide| {
                 if !few {
                     wide.resize(self.depth * PANEL, 0.0);
