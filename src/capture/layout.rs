@@ -8,6 +8,7 @@ use crate::kernels::row_statistics::STATISTICS;
 
 /// What follows a layer's name in the names of its tensors, the type, and how many values there are
 /// for each row.
+#[derive(PartialEq)]
 pub(super) struct Part {
     /// Empty: the layer's name alone.
     pub what: &'static str,
@@ -63,8 +64,8 @@ pub(super) struct Layout {
     pub parts: Vec<Part>,
     /// The file's beginning, up to the first tensor.
     pub header: Vec<u8>,
-    /// Where the tensors of each captured layer start in the file, in the order of the parts.
-    starts: Vec<Vec<usize>>,
+    /// Where the tensors start in the file: layer by layer those of the parts.
+    starts: Vec<usize>,
     /// Bytes of the whole file.
     pub len: usize,
 }
@@ -72,37 +73,82 @@ pub(super) struct Layout {
 impl Layout {
     pub fn new(manifest: &Manifest, rows: Rows, keys: usize) -> Layout {
         let parts = parts(manifest.kind, manifest.attention_dtype, keys);
-        let (mut starts, mut at) = (vec![], 0);
-        let mut json = String::from("{");
+        let tensors = manifest.layers.len() * parts.len();
+        let (mut starts, mut at) = (Vec::with_capacity(tensors), 0);
+        // A generated token waits for this: so it is put together by hand.
+        let mut header = Vec::with_capacity(16 + 96 * tensors);
+        header.extend([0; 8]);
+        let mut begin = "{\"layer.";
         for LayerHeads { layer, heads, .. } in &manifest.layers {
-            let of_layer = parts.iter().map(|part| {
+            for part in &parts {
                 let end = at + heads.len() * rows.count * part.row_bytes();
-                let comma = if json.len() == 1 { "" } else { "," };
-                let (name, dtype, shape) =
-                    (part.name(*layer), part.dtype, part.shape(heads.len(), rows.count));
-                json.push_str(&format!(
-                    r#"{comma}"{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{at},{end}]}}"#
-                ));
-                std::mem::replace(&mut at, end)
-            });
-            starts.push(of_layer.collect::<Vec<_>>());
+                push(&mut header, begin);
+                push(&mut header, ["00", "0", ""][usize::from(*layer > 9) + usize::from(*layer > 99)]);
+                push_number(&mut header, *layer);
+                push(&mut header, if part.what.is_empty() { "" } else { "." });
+                push(&mut header, part.what);
+                push(&mut header, "\":{\"dtype\":\"");
+                push(&mut header, part.dtype);
+                push(&mut header, "\",\"shape\":[");
+                push_number(&mut header, heads.len());
+                push(&mut header, ", ");
+                push_number(&mut header, rows.count);
+                if let Some(columns) = part.columns {
+                    push(&mut header, ", ");
+                    push_number(&mut header, columns);
+                }
+                push(&mut header, "],\"data_offsets\":[");
+                push_number(&mut header, at);
+                push(&mut header, ",");
+                push_number(&mut header, end);
+                push(&mut header, "]}");
+                starts.push(std::mem::replace(&mut at, end));
+                begin = ",\"layer.";
+            }
         }
-        json.push('}');
+        push(&mut header, if tensors == 0 { "{}" } else { "}" });
         // The data starts at a multiple of 8, as the safetensors library writes it.
-        let padded = json.len().next_multiple_of(8);
-        json.extend(std::iter::repeat_n(' ', padded - json.len()));
-        let mut header = (json.len() as u64).to_le_bytes().to_vec();
-        header.extend_from_slice(json.as_bytes());
-        starts.iter_mut().flatten().for_each(|start| *start += header.len());
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let json = header.len() as u64 - 8;
+        header[..8].copy_from_slice(&json.to_le_bytes());
+        starts.iter_mut().for_each(|start| *start += header.len());
         let len = header.len() + at;
         Layout { rows, keys, parts, header, starts, len }
+    }
+
+    /// That of another step: the same but for its positions, if its tensors are.
+    pub fn of_next(self, manifest: &Manifest, rows: Rows, keys: usize) -> Layout {
+        let parts = parts(manifest.kind, manifest.attention_dtype, keys);
+        match rows.count == self.rows.count && parts == self.parts {
+            true => Layout { rows, keys, ..self },
+            false => Layout::new(manifest, rows, keys),
+        }
     }
 
     /// Where a row of a tensor starts: of the layer and the head that stand at these places among the
     /// captured ones.
     pub fn place(&self, layer: usize, part: usize, head: usize, row: usize) -> usize {
-        self.starts[layer][part] + (head * self.rows.count + row) * self.parts[part].row_bytes()
+        let start = self.starts[layer * self.parts.len() + part];
+        start + (head * self.rows.count + row) * self.parts[part].row_bytes()
     }
+}
+
+fn push(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn push_number(out: &mut Vec<u8>, mut number: usize) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[first..]);
 }
 
 /// Bytes of a dump: of its overview, of the step files of a prompt and of the steps behind it that feed

@@ -3,6 +3,7 @@
 //! them back, [`overview`] is what a page shows first, [`check`] looks for faults in what lies on the disk. SPEC.md describes the format for
 //! other readers.
 
+mod buffer;
 pub mod check;
 pub mod dump;
 pub mod format;

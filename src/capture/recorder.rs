@@ -11,7 +11,7 @@ use super::format::{
     TokenRecord, VERSION, sampling_json,
 };
 use super::kind::AttentionKind;
-use super::layout;
+use super::layout::{self, Layout};
 use super::overview::{OVERVIEW, Overview, Repeats, repeated, worth_it};
 use super::selection::Selection;
 use super::step_rows::{Encoding, StepRows};
@@ -22,7 +22,10 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::generation::Sampling;
 use crate::kernels::{Isa, Pool};
-use crate::model::{AttentionObserver, AttentionRows, Mask, StepShape};
+use crate::model::{AttentionObserver, AttentionRows, Mask, RowsShape, StepShape, TakeRows};
+
+/// Weights below which taking them in is not worth sharing out among threads.
+const SHARED_WEIGHTS: usize = 1 << 15;
 
 /// A dump being written.
 ///
@@ -53,6 +56,8 @@ pub struct Recorder {
     writer: Writer,
     next_step: usize,
     current: Option<StepRows>,
+    /// Of the step before.
+    layout: Option<Layout>,
     overview: Option<Progress>,
 }
 
@@ -161,6 +166,7 @@ impl Recorder {
             writer: Writer::start(folder, storage)?,
             next_step: 0,
             current: None,
+            layout: None,
             overview: (kind == AttentionKind::Full).then(|| Progress {
                 overview: Overview::new(manifest, isa, None, Repeats::default()),
                 ids: vec![],
@@ -171,8 +177,10 @@ impl Recorder {
     }
 
     /// Shares the work on large steps out among the threads of a pool: the decoder's
-    /// ([`Ops::pool`](crate::model::ops::Ops::pool)), which waits meanwhile.
+    /// ([`Ops::pool`](crate::model::ops::Ops::pool)), which waits meanwhile. While there is much to write,
+    /// one of its CPUs is used for that.
     pub fn with_pool(self, pool: Arc<Pool>) -> Recorder {
+        self.writer.set_pool(pool.clone());
         Recorder { pool, ..self }
     }
 
@@ -215,7 +223,9 @@ impl Recorder {
         overview.write(begin, |bytes| {
             let start = at;
             at += bytes.len();
-            writer.write(start, bytes)
+            let mut buffer = writer.buffer(bytes.len())?;
+            buffer.copy_from_slice(&bytes);
+            writer.write(start, buffer)
         })?;
         *written_bytes = *map_bytes;
         writer.name(OVERVIEW)
@@ -259,7 +269,7 @@ impl AttentionObserver for Recorder {
             stride: rows.stride,
             keys,
         };
-        let step = StepRows::begin(record, &self.manifest, &self.writer)?;
+        let step = StepRows::begin(record, &self.manifest, self.layout.take(), self.encoding, &self.writer)?;
         let record = &step.record;
         // Of a small prompt the overview takes longer than reading its maps will.
         if record.step == 0 && !worth_it(&self.manifest, step.map_bytes(), keys) {
@@ -275,12 +285,42 @@ impl AttentionObserver for Recorder {
         Ok(())
     }
 
+    fn taker(&mut self, rows: RowsShape) -> Result<Option<Box<dyn TakeRows + '_>>> {
+        let place = self.place(rows.layer);
+        let (Some(step), Some(place)) = (&mut self.current, place) else { return Ok(None) };
+        let wanted = step.wanted(rows);
+        Ok(Some(Box::new(step.taker(place, &self.manifest.layers[place].heads, wanted, &self.writer)?)))
+    }
+
+    fn taken(&mut self, rows: RowsShape) -> Result<()> {
+        let place = self.place(rows.layer);
+        let (Some(step), Some(place)) = (&mut self.current, place) else { return Ok(()) };
+        let overview = self.overview.as_mut().map(|progress| progress.overview.layer_mut(place));
+        step.taken(place, step.wanted(rows), overview, &self.pool, &self.writer)
+    }
+
     fn observe(&mut self, rows: AttentionRows<'_>) -> Result<()> {
         let place = self.place(rows.layer);
-        if let (Some(step), Some(place)) = (&mut self.current, place) {
-            let selected: &LayerHeads = &self.manifest.layers[place];
+        let (Some(step), Some(place)) = (&mut self.current, place) else { return Ok(()) };
+        let heads = &self.manifest.layers[place].heads;
+        // Whoever hands over a whole map at once still has it taken in pieces.
+        let wanted = step.wanted(rows.shape());
+        for first in wanted.clone().step_by(step.piece_rows(heads.len())) {
+            let block = first..wanted.end.min(first + step.piece_rows(heads.len()));
+            let positions = step.record.rows();
+            let taker = step.taker(place, heads, block.clone(), &self.writer)?;
+            let shared = heads.len() * block.len() * rows.keys >= SHARED_WEIGHTS;
+            self.pool.for_each(heads.len(), if shared { 1 } else { heads.len() }, |place| {
+                let weights = rows.head(heads[place]);
+                for row in block.clone() {
+                    let query = positions.position(row);
+                    let weights = &weights[(query - rows.first_query) * rows.keys..][..rows.keys];
+                    taker.take(heads[place], query, weights);
+                }
+            });
+            drop(taker);
             let overview = self.overview.as_mut().map(|progress| progress.overview.layer_mut(place));
-            step.add(place, selected, rows, self.encoding, overview, &self.pool, &self.writer)?;
+            step.taken(place, block, overview, &self.pool, &self.writer)?;
         }
         Ok(())
     }
@@ -291,7 +331,7 @@ impl AttentionObserver for Recorder {
                 progress.map_bytes += step.map_bytes();
                 progress.overview.end();
             }
-            step.commit(&self.writer)?;
+            self.layout = Some(step.commit(&self.writer)?);
             self.next_step += 1;
             self.write_overview(2)?;
         }

@@ -1,28 +1,29 @@
-//! The rows of one step on their way into its file: encoded as the kind of recording asks, gathered
-//! into pieces worth a write, and handed to the writer.
+//! The rows of one step on their way into its file: each is encoded as the kind of recording asks, by
+//! whichever thread has made it, where it will stand among its neighbours; what is whole goes to the writer.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use std::collections::VecDeque;
+use std::ops::Range;
 
-use super::format::{AttentionDtype, LayerHeads, Manifest, StepRecord};
-use super::kind::AttentionKind;
+use super::buffer::Buffer;
+use super::format::{AttentionDtype, Manifest, StepRecord};
+use super::kind::{AttentionKind, Rows};
 use super::layout::Layout;
 use super::overview::{Band, HeadOverview, LayerRows};
 use super::top;
 use super::writer::Writer;
 use crate::error::Result;
+use crate::kernels::halves::{from_f16, to_f16};
 use crate::kernels::row_statistics::row_statistics;
+use crate::kernels::threads::{ClaimedRow, SharedRows};
 use crate::kernels::{Isa, Pool};
-use crate::model::{AttentionRows, Mask};
+use crate::model::{Mask, RowsShape, TakeRows};
 
 /// Steps of up to this many bytes are put together in memory and written at once.
 const SMALL: usize = 1 << 20;
-/// A piece that is written: this many bytes, less where very many are gathered at once, and at least
-/// a row.
-const PIECE: usize = 128 << 10;
-const PIECES_TOGETHER: usize = 4 << 20;
-/// Weights below which encoding is not worth sharing out among threads.
-const SHARED_WEIGHTS: usize = 1 << 15;
+/// Bytes of all heads that are gathered before they are written, but for what is left of a layer, and
+/// at least a row; rows of few bytes each are not gathered without end. Tests have pieces of small maps.
+const PIECE: usize = if cfg!(test) { 64 << 10 } else { 5 << 20 };
+const PIECE_ROWS: usize = 4096;
 
 /// How rows become bytes.
 #[derive(Clone, Copy)]
@@ -36,135 +37,193 @@ pub(super) struct Encoding {
 pub(super) struct StepRows {
     pub record: StepRecord,
     layout: Layout,
+    encoding: Encoding,
     /// A small step, its header included.
-    whole: Option<Vec<u8>>,
-    /// Rows of the layer at hand that are encoded.
-    done: usize,
-    /// Of each head the bytes of each part that wait to be a piece, and the row that they start with.
-    heads: Vec<HeadRows>,
-    piece: usize,
+    whole: Option<Buffer>,
+    /// Of a large one what is not handed over yet of the layer at hand.
+    pieces: VecDeque<Piece>,
+    /// For the overview: of each head of the layer at hand its rows under way, and a row as it is stored.
+    bands: Vec<(Band, Vec<f32>)>,
 }
 
-#[derive(Default)]
-struct HeadRows {
-    head: usize,
-    parts: Vec<Vec<u8>>,
+/// Some neighbouring rows of a layer.
+struct Piece {
     first_row: usize,
-    /// For the overview: its rows under way, and a row as it is stored.
-    band: Band,
-    stored: Vec<f32>,
+    rows: usize,
+    /// Of each part `[heads][rows][bytes of a row]`.
+    parts: Vec<Buffer>,
 }
 
 impl StepRows {
-    pub fn begin(record: StepRecord, manifest: &Manifest, writer: &Writer) -> Result<StepRows> {
-        let layout = Layout::new(manifest, record.rows(), record.keys);
+    /// `before` is the layout of the step before.
+    pub fn begin(
+        record: StepRecord,
+        manifest: &Manifest,
+        before: Option<Layout>,
+        encoding: Encoding,
+        writer: &Writer,
+    ) -> Result<StepRows> {
+        let layout = match before {
+            Some(before) => before.of_next(manifest, record.rows(), record.keys),
+            None => Layout::new(manifest, record.rows(), record.keys),
+        };
         let whole = if layout.len <= SMALL {
-            let mut whole = writer.buffer();
-            whole.extend_from_slice(&layout.header);
-            whole.resize(layout.len, 0);
+            let mut whole = writer.buffer(layout.len)?;
+            whole[..layout.header.len()].copy_from_slice(&layout.header);
             Some(whole)
         } else {
             writer.begin(record.file.clone(), layout.header.clone(), layout.len)?;
             None
         };
-        let most = manifest.layers.iter().map(|layer| layer.heads.len()).max().unwrap_or(1);
-        let piece = PIECE.min(PIECES_TOGETHER / (most * layout.parts.len()));
-        Ok(StepRows { record, layout, whole, done: 0, heads: vec![], piece })
+        Ok(StepRows { record, layout, encoding, whole, pieces: VecDeque::new(), bands: vec![] })
     }
 
-    /// Takes rows of the layer that stands at `layer` among the captured ones.
-    #[allow(clippy::too_many_arguments)]
-    pub fn add(
+    /// Which of the step's rows are among these.
+    pub fn wanted(&self, rows: RowsShape) -> Range<usize> {
+        self.layout.rows.within(rows.first_query..rows.first_query + rows.queries)
+    }
+
+    /// Rows of a layer with so many heads that are gathered.
+    pub fn piece_rows(&self, heads: usize) -> usize {
+        let row_bytes: usize = self.layout.parts.iter().map(|part| heads * part.row_bytes()).sum();
+        (PIECE / row_bytes.max(1)).clamp(1, PIECE_ROWS)
+    }
+
+    /// Takes rows of the layer that stands at `layer` among the captured ones; of it are captured `heads`.
+    /// Blocks of rows come in order.
+    ///
+    /// # Errors
+    /// If the system has no memory for them.
+    pub fn taker<'a>(
+        &'a mut self,
+        layer: usize,
+        heads: &'a [usize],
+        rows: Range<usize>,
+        writer: &Writer,
+    ) -> Result<Taker<'a>> {
+        if rows.start == 0 {
+            self.pieces.clear();
+            self.bands.clear();
+        }
+        let piece_rows = self.piece_rows(heads.len());
+        let areas = match &mut self.whole {
+            Some(whole) => {
+                let mut left = &mut whole[self.layout.place(layer, 0, 0, 0)..];
+                let count = self.layout.rows.count;
+                let parts = self.layout.parts.iter().map(|part| {
+                    let bytes = heads.len() * count * part.row_bytes();
+                    let (own, rest) = std::mem::take(&mut left).split_at_mut(bytes);
+                    left = rest;
+                    (own, part.row_bytes())
+                });
+                vec![Area { first_row: 0, rows: count, bytes: SharedRows::new(heads.len() * count, parts) }]
+            }
+            None => {
+                let mut end = self.pieces.back().map_or(rows.start, |piece| piece.first_row + piece.rows);
+                while end < rows.end {
+                    let rows = piece_rows.min(self.layout.rows.count - end);
+                    let part = |row_bytes| writer.buffer(heads.len() * rows * row_bytes);
+                    let parts: Result<_> =
+                        self.layout.parts.iter().map(|parts| part(parts.row_bytes())).collect();
+                    self.pieces.push_back(Piece { first_row: end, rows, parts: parts? });
+                    end += rows;
+                }
+                let area = |piece: &'a mut Piece| {
+                    let row_bytes = self.layout.parts.iter().map(|part| part.row_bytes());
+                    let parts = piece.parts.iter_mut().map(|bytes| &mut bytes[..]).zip(row_bytes);
+                    let bytes = SharedRows::new(heads.len() * piece.rows, parts);
+                    Area { first_row: piece.first_row, rows: piece.rows, bytes }
+                };
+                self.pieces.iter_mut().map(area).collect()
+            }
+        };
+        let (keys, rows) = (self.layout.keys, self.layout.rows);
+        Ok(Taker { encoding: self.encoding, keys, rows, heads, areas })
+    }
+
+    /// These rows have all been taken.
+    pub fn taken(
         &mut self,
         layer: usize,
-        selected: &LayerHeads,
-        rows: AttentionRows<'_>,
-        encoding: Encoding,
-        mut overview: Option<(LayerRows<'_>, &mut [HeadOverview])>,
+        rows: Range<usize>,
+        overview: Option<(LayerRows<'_>, &mut [HeadOverview])>,
         pool: &Pool,
         writer: &Writer,
     ) -> Result<()> {
-        let end = rows.first_query + rows.queries;
-        let wanted = self.layout.rows.within(rows.first_query..end);
-        if wanted.is_empty() {
+        if rows.is_empty() {
             return Ok(());
         }
-        if wanted.start == 0 {
-            self.start_layer(&selected.heads);
+        if let Some((taken, sums)) = overview {
+            self.add_to_overview(layer, rows.clone(), taken, sums, pool);
         }
-        // Whoever hands over a whole map at once still has it taken in pieces.
-        let row_bytes: usize = self.layout.parts.iter().map(|part| part.row_bytes()).sum();
-        let together = (PIECES_TOGETHER / (row_bytes * self.heads.len())).max(1);
-        let (keys, positions) = (self.layout.keys, self.layout.rows);
-        for start in wanted.clone().step_by(together) {
-            let block = start..wanted.end.min(start + together);
-            let mut summed = overview.as_mut().map(|(taken, heads)| (*taken, heads.iter_mut()));
-            let mut heads: Vec<_> = self
-                .heads
-                .iter_mut()
-                .map(|head| (head, summed.as_mut().and_then(|(taken, heads)| Some((*taken, heads.next()?)))))
-                .collect();
-            let ended = block.end == positions.count;
-            let encode = |_: usize, (head, summed): &mut (&mut HeadRows, Option<Summed<'_>>)| {
-                let weights = rows.head(head.head);
-                for row in block.clone() {
-                    let position = positions.position(row);
-                    let weights = &weights[(position - rows.first_query) * rows.keys..][..rows.keys];
-                    encoding.encode(weights, position, keys, &mut head.parts);
-                    if let Some((taken, sums)) = summed {
-                        let seen = &weights[..weights.len().min(taken.seen(position).end)];
-                        let stored = match encoding.dtype {
-                            AttentionDtype::F32 => seen,
-                            AttentionDtype::F16 => halved(seen, &mut head.stored),
-                        };
-                        taken.add(sums, &mut head.band, position, stored);
-                    }
+        while let Some(piece) = self.pieces.front()
+            && piece.first_row + piece.rows <= rows.end
+        {
+            let Some(Piece { first_row, rows, parts }) = self.pieces.pop_front() else { break };
+            for (part, bytes) in parts.into_iter().enumerate() {
+                let (at, row_bytes) =
+                    (self.layout.place(layer, part, 0, first_row), self.layout.parts[part].row_bytes());
+                match rows == self.layout.rows.count {
+                    true => writer.write(at, bytes)?,
+                    false => writer.write_pieces(
+                        at,
+                        rows * row_bytes,
+                        self.layout.rows.count * row_bytes,
+                        bytes,
+                    )?,
                 }
-                if let (true, Some((taken, sums))) = (ended, summed) {
-                    taken.end(sums, &mut head.band);
-                }
-            };
-            if heads.len() * block.len() * rows.keys >= SHARED_WEIGHTS {
-                pool.for_each_mut(&mut heads, encode);
-            } else {
-                heads.iter_mut().enumerate().for_each(|(index, head)| encode(index, head));
             }
-            self.done = block.end;
-            self.hand_over(layer, writer)?;
         }
         Ok(())
     }
 
-    fn start_layer(&mut self, heads: &[usize]) {
-        self.heads.resize_with(heads.len(), HeadRows::default);
-        for (rows, head) in self.heads.iter_mut().zip(heads) {
-            (rows.head, rows.first_row, rows.band) = (*head, 0, Band::default());
-            rows.parts.resize(self.layout.parts.len(), vec![]);
-            rows.parts.iter_mut().for_each(Vec::clear);
-        }
+    /// Takes rows in as they are stored; those of a head in order.
+    fn add_to_overview(
+        &mut self,
+        layer: usize,
+        rows: Range<usize>,
+        taken: LayerRows<'_>,
+        sums: &mut [HeadOverview],
+        pool: &Pool,
+    ) {
+        let mut bands = std::mem::take(&mut self.bands);
+        bands.resize_with(sums.len(), Default::default);
+        let mut heads: Vec<_> = sums.iter_mut().zip(&mut bands).collect();
+        let (this, positions) = (&*self, self.layout.rows);
+        let add = |head: usize, (sums, (band, stored)): &mut (&mut HeadOverview, &mut (Band, Vec<f32>))| {
+            for row in rows.clone() {
+                let query = positions.position(row);
+                stored.resize(taken.seen(query).end, 0.0);
+                this.read(layer, head, row, stored);
+                taken.add(sums, band, query, stored);
+            }
+            if rows.end == positions.count {
+                taken.end(sums, band);
+            }
+        };
+        pool.for_each_mut(&mut heads, add);
+        self.bands = bands;
     }
 
-    /// Hands over what is worth a write, and the rest of a layer that is whole.
-    fn hand_over(&mut self, layer: usize, writer: &Writer) -> Result<()> {
-        let ended = self.done == self.layout.rows.count;
-        for (place, head) in self.heads.iter_mut().enumerate() {
-            let longest = head.parts.iter().map(Vec::len).max().unwrap_or(0);
-            if longest < self.piece && !ended {
-                continue;
+    /// Weights of a row that has been taken, of a whole map.
+    fn read(&self, layer: usize, head: usize, row: usize, out: &mut [f32]) {
+        let row_bytes = self.layout.parts[0].row_bytes();
+        let bytes = match &self.whole {
+            Some(whole) => &whole[self.layout.place(layer, 0, head, row)..],
+            None => {
+                let holds = |piece: &&Piece| row < piece.first_row + piece.rows;
+                let Some(piece) = self.pieces.iter().find(holds) else { return };
+                &piece.parts[0][(head * piece.rows + row - piece.first_row) * row_bytes..]
             }
-            for (part, bytes) in head.parts.iter_mut().enumerate() {
-                let at = self.layout.place(layer, part, place, head.first_row);
-                match &mut self.whole {
-                    Some(whole) => {
-                        whole[at..at + bytes.len()].copy_from_slice(bytes);
-                        bytes.clear();
-                    }
-                    None => writer.write(at, std::mem::replace(bytes, writer.buffer()))?,
+        };
+        match self.encoding.dtype {
+            AttentionDtype::F32 => {
+                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *out = f32::from_le_bytes(*bytes);
                 }
             }
-            head.first_row = self.done;
+            AttentionDtype::F16 => from_f16(self.encoding.isa, &bytes.as_chunks().0[..out.len()], out),
         }
-        Ok(())
     }
 
     /// Bytes of its tensors.
@@ -172,78 +231,84 @@ impl StepRows {
         (self.layout.len - self.layout.header.len()) as u64
     }
 
-    pub fn commit(self, writer: &Writer) -> Result<()> {
-        if let Some(whole) = self.whole {
-            let len = whole.len();
-            writer.begin(self.record.file.clone(), whole, len)?;
+    /// All rows are there. Answers the layout, for the next step.
+    pub fn commit(self, writer: &Writer) -> Result<Layout> {
+        match self.whole {
+            Some(whole) => writer.step(self.record, whole)?,
+            None => writer.commit(self.record)?,
         }
-        writer.commit(self.record)
+        Ok(self.layout)
     }
 }
 
-/// How a head's rows are taken into the overview, and where.
-type Summed<'a> = (LayerRows<'a>, &'a mut HeadOverview);
+/// Where rows of one layer go.
+pub(super) struct Taker<'a> {
+    encoding: Encoding,
+    /// Of the whole step.
+    keys: usize,
+    /// The recorded ones.
+    rows: Rows,
+    heads: &'a [usize],
+    areas: Vec<Area<'a>>,
+}
 
-/// Weights as f16 holds them.
-fn halved<'a>(weights: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
-    out.resize(weights.len(), 0.0);
-    let mut halves = [f16::ZERO; 256];
-    for (weights, out) in weights.chunks(256).zip(out.chunks_mut(256)) {
-        let halves = &mut halves[..weights.len()];
-        halves.convert_from_f32_slice(weights);
-        halves.convert_to_f32_slice(out);
+/// Memory for some neighbouring rows, `[heads][rows]`.
+struct Area<'a> {
+    first_row: usize,
+    rows: usize,
+    bytes: SharedRows<'a>,
+}
+
+impl TakeRows for Taker<'_> {
+    fn take(&self, head: usize, query: usize, weights: &[f32]) {
+        let row = self.rows.within(query..query + 1);
+        let Some(place) = self.heads.iter().position(|captured| *captured == head) else { return };
+        let holds = |area: &&Area<'_>| row.start < area.first_row + area.rows;
+        let (false, Some(area)) = (row.is_empty(), self.areas.iter().find(holds)) else { return };
+        if let Some(mut out) = area.bytes.claim(place * area.rows + row.start - area.first_row) {
+            self.encoding.encode(weights, query, self.keys, &mut out);
+        }
     }
-    out
 }
 
 impl Encoding {
-    /// Appends a row to the bytes of each part.
-    fn encode(&self, weights: &[f32], position: usize, keys: usize, parts: &mut [Vec<u8>]) {
-        match (self.kind, parts) {
-            (AttentionKind::Full, [out]) => self.weights(weights, keys, out),
-            (AttentionKind::Top(count), [out_weights, out_keys, out_rest]) => {
+    /// Writes the parts of a row.
+    fn encode(&self, weights: &[f32], position: usize, keys: usize, out: &mut ClaimedRow<'_>) {
+        match self.kind {
+            AttentionKind::Full => self.weights(weights, out.part(0)),
+            AttentionKind::Top(count) => {
                 let (best, rest) = top::largest(weights, count);
-                let count = count.min(keys);
                 let best_weights: Vec<f32> = best.iter().map(|best| best.weight).collect();
-                self.weights(&best_weights, count, out_weights);
-                let none = std::iter::repeat_n(-1i32, count - best.len());
-                let positions = best.iter().map(|best| best.key as i32).chain(none);
-                out_keys.extend(positions.flat_map(i32::to_le_bytes));
-                out_rest.extend(rest.to_le_bytes());
+                self.weights(&best_weights, out.part(0));
+                let positions = best.iter().map(|best| best.key as i32);
+                let positions = positions.chain(std::iter::repeat_n(-1, count.min(keys) - best.len()));
+                for (out, position) in out.part(1).as_chunks_mut().0.iter_mut().zip(positions) {
+                    *out = position.to_le_bytes();
+                }
+                out.part(2).copy_from_slice(&rest.to_le_bytes());
             }
-            (AttentionKind::Stats, parts) => {
+            AttentionKind::Stats => {
                 let seen =
                     if self.mask == Mask::Causal { weights.len().min(position + 1) } else { weights.len() };
                 let numbers = row_statistics(self.isa, &weights[..seen], position);
-                for (out, number) in parts.iter_mut().zip(numbers) {
-                    out.extend(number.to_le_bytes());
+                for (part, number) in numbers.into_iter().enumerate() {
+                    out.part(part).copy_from_slice(&number.to_le_bytes());
                 }
             }
-            (kind, parts) => unreachable!("{kind} has not {} parts", parts.len()),
         }
     }
 
-    /// Appends weights, filled up with zeros to `columns`. Loops of copies of a fixed size become ones of
-    /// vectors.
-    fn weights(&self, weights: &[f32], columns: usize, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.resize(start + columns * self.dtype.size(), 0);
+    /// Writes weights; 0 behind them.
+    fn weights(&self, weights: &[f32], out: &mut [u8]) {
+        let (out, rest) = out.split_at_mut(weights.len() * self.dtype.size());
+        rest.fill(0);
         match self.dtype {
             AttentionDtype::F32 => {
-                for (out, weight) in out[start..].as_chunks_mut().0.iter_mut().zip(weights) {
+                for (out, weight) in out.as_chunks_mut().0.iter_mut().zip(weights) {
                     *out = weight.to_le_bytes();
                 }
             }
-            AttentionDtype::F16 => {
-                let mut halves = [f16::ZERO; 256];
-                for (weights, out) in weights.chunks(256).zip(out[start..].chunks_mut(512)) {
-                    let halves = &mut halves[..weights.len()];
-                    halves.convert_from_f32_slice(weights);
-                    for (out, half) in out.as_chunks_mut().0.iter_mut().zip(halves) {
-                        *out = half.to_le_bytes();
-                    }
-                }
-            }
+            AttentionDtype::F16 => to_f16(self.isa, weights, out.as_chunks_mut().0),
         }
     }
 }

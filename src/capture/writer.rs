@@ -1,5 +1,6 @@
 //! The thread that puts a dump on the disk, so that the model need not wait for it. What waits to be
-//! written is bounded in bytes; once the bound is reached, whoever has more waits.
+//! written is bounded in bytes; once the bound is reached, whoever has more waits. While there is much
+//! to write the thread has a CPU lent by the model's pool.
 //!
 //! A step's file is called `….part` until it is whole; then it gets its name, and its line in
 //! `steps.jsonl` makes it part of the dump. The overview is written between two steps. After an error
@@ -7,16 +8,20 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
+use super::buffer::Buffer;
 use super::format::{STEPS, StepRecord, TOKENS};
 use super::storage::{Storage, Stored};
 use crate::error::{Error, Result};
+use crate::kernels::Pool;
 
 /// Bytes that may wait.
 const WAITING: usize = 16 << 20;
-/// Used buffers that are kept for the next ones.
+/// Bytes for which a CPU is asked for: a step of a generated token has more, a line has less.
+const MUCH: usize = 16 << 10;
+/// Used buffers that are kept for the next ones: of whole layers there are fewer at a time.
 const SPARE_BUFFERS: usize = 16;
 
 pub(super) struct Writer {
@@ -28,6 +33,8 @@ pub(super) struct Writer {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Whose CPUs the model uses.
+    pool: OnceLock<Arc<Pool>>,
 }
 
 #[derive(Default)]
@@ -41,24 +48,20 @@ struct Queue {
     failed: bool,
     error: Option<Error>,
     committed: usize,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Buffer>,
 }
 
 enum Job {
     /// A line of `tokens.jsonl`.
     Token(Vec<u8>),
     /// A step's file begins with these bytes and will have this length. One that is not whole goes.
-    Begin {
-        file: String,
-        bytes: Vec<u8>,
-        len: usize,
-    },
-    Write {
-        at: usize,
-        bytes: Vec<u8>,
-    },
+    Begin { file: String, bytes: Vec<u8>, len: usize },
+    /// Pieces of `len` bytes, `apart` from one another in the file.
+    Write { at: usize, len: usize, apart: usize, bytes: Buffer },
     /// The step is whole.
     Commit(StepRecord),
+    /// A step, its file at once.
+    Step(StepRecord, Buffer),
     /// A file that is no step's is whole, and gets its name.
     Name(&'static str),
 }
@@ -66,7 +69,8 @@ enum Job {
 impl Job {
     fn bytes(&self) -> usize {
         match self {
-            Job::Token(bytes) | Job::Begin { bytes, .. } | Job::Write { bytes, .. } => bytes.len(),
+            Job::Token(bytes) | Job::Begin { bytes, .. } => bytes.len(),
+            Job::Write { bytes, .. } | Job::Step(_, bytes) => bytes.len(),
             Job::Commit(_) | Job::Name(_) => 0,
         }
     }
@@ -80,7 +84,8 @@ impl Writer {
     pub fn start(folder: &Path, mut storage: impl Storage + 'static) -> Result<Writer> {
         let tokens = Lines::create(&mut storage, folder.join(TOKENS))?;
         let steps = Lines::create(&mut storage, folder.join(STEPS))?;
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
+        let (queue, changed, pool) = (Mutex::default(), Condvar::new(), OnceLock::new());
+        let shared = Arc::new(Shared { queue, changed, pool });
         let mut files =
             Files { folder: folder.to_path_buf(), storage: Box::new(storage), tokens, steps, part: None };
         let thread = std::thread::Builder::new().name("attend-dump".into()).spawn({
@@ -92,6 +97,12 @@ impl Writer {
         Ok(Writer { shared, folder: folder.to_path_buf(), thread: Some(thread) })
     }
 
+    /// Lets the thread ask for a CPU of this pool's, whose caller is the one who records.
+    pub fn set_pool(&self, pool: Arc<Pool>) {
+        // Of a second one nothing is asked for.
+        let _ = self.shared.pool.set(pool);
+    }
+
     pub fn token(&self, line: Vec<u8>) -> Result<()> {
         self.push(Job::Token(line))
     }
@@ -100,21 +111,43 @@ impl Writer {
         self.push(Job::Begin { file, bytes, len })
     }
 
-    pub fn write(&self, at: usize, bytes: Vec<u8>) -> Result<()> {
-        self.push(Job::Write { at, bytes })
+    pub fn write(&self, at: usize, bytes: Buffer) -> Result<()> {
+        let len = bytes.len();
+        self.write_pieces(at, len, len, bytes)
+    }
+
+    /// Writes pieces of `len` bytes, `apart` from one another in the file; the first at `at`.
+    pub fn write_pieces(&self, at: usize, len: usize, apart: usize, bytes: Buffer) -> Result<()> {
+        self.push(Job::Write { at, len, apart, bytes })
     }
 
     pub fn commit(&self, record: StepRecord) -> Result<()> {
         self.push(Job::Commit(record))
     }
 
+    /// Writes a whole step.
+    pub fn step(&self, record: StepRecord, bytes: Buffer) -> Result<()> {
+        self.push(Job::Step(record, bytes))
+    }
+
     pub fn name(&self, file: &'static str) -> Result<()> {
         self.push(Job::Name(file))
     }
 
-    /// An empty buffer.
-    pub fn buffer(&self) -> Vec<u8> {
-        self.shared.lock().spare.pop().unwrap_or_default()
+    /// A buffer of so many bytes, whatever they are.
+    ///
+    /// # Errors
+    /// If the system has no memory for it.
+    pub fn buffer(&self, len: usize) -> Result<Buffer> {
+        let mut queue = self.shared.lock();
+        let fits = queue.spare.iter().position(|buffer| buffer.room() >= len);
+        let fitting = fits.map(|place| queue.spare.swap_remove(place));
+        // Those that are too small are of no use any more: what comes later is as large.
+        let _small = fitting.is_none().then(|| queue.spare.pop());
+        drop(queue);
+        let Some(mut buffer) = fitting else { return Buffer::new(len) };
+        buffer.set_len(len);
+        Ok(buffer)
     }
 
     /// Waits until all that was asked for is on the disk.
@@ -142,6 +175,11 @@ impl Writer {
         self.check(&mut queue)?;
         queue.bytes += job.bytes();
         queue.jobs.push_back(job);
+        if queue.bytes >= MUCH
+            && let Some(pool) = self.shared.pool.get()
+        {
+            pool.lend();
+        }
         self.shared.changed.notify_all();
         Ok(())
     }
@@ -193,6 +231,9 @@ impl Files {
         let mut queue = shared.lock();
         loop {
             let Some(job) = queue.jobs.pop_front() else {
+                if let Some(pool) = shared.pool.get() {
+                    pool.take_back();
+                }
                 if queue.closed {
                     break;
                 }
@@ -230,21 +271,19 @@ impl Files {
         let (mut committed, mut spare) = (false, None);
         match job {
             Job::Token(line) => self.tokens.push(line)?,
-            Job::Begin { file, bytes, len } => {
-                self.abandon();
-                let path = self.folder.join(file).with_extension("part");
-                let file = self.storage.create(&path).map_err(Error::io(&path, "create"))?;
-                let (file, path) = self.part.insert((file, path));
-                file.write_at(0, &bytes).map_err(Error::io(path, "write"))?;
-                if len > bytes.len() {
-                    file.set_len(len as u64).map_err(Error::io(path, "make room in"))?;
+            Job::Begin { file, bytes, len } => self.begin(&file, &bytes, len)?,
+            Job::Write { at, len, apart, bytes } => {
+                if let Some((file, path)) = &mut self.part {
+                    for (piece, bytes) in bytes.chunks(len.max(1)).enumerate() {
+                        let at = (at + piece * apart) as u64;
+                        file.write_at(at, bytes).map_err(Error::io(&*path, "write"))?;
+                    }
                 }
                 spare = Some(bytes);
             }
-            Job::Write { at, bytes } => {
-                if let Some((file, path)) = &mut self.part {
-                    file.write_at(at as u64, &bytes).map_err(Error::io(path, "write"))?;
-                }
+            Job::Step(record, bytes) => {
+                self.begin(&record.file, &bytes, bytes.len())?;
+                committed = self.run(Job::Commit(record))?.committed;
                 spare = Some(bytes);
             }
             Job::Commit(record) => {
@@ -273,8 +312,20 @@ impl Files {
                 }
             }
         }
-        spare.iter_mut().for_each(Vec::clear);
         Ok(Done { spare, committed })
+    }
+
+    /// Begins a file.
+    fn begin(&mut self, file: &str, bytes: &[u8], len: usize) -> Result<()> {
+        self.abandon();
+        let path = self.folder.join(file).with_extension("part");
+        let file = self.storage.create(&path).map_err(Error::io(&path, "create"))?;
+        let (file, path) = self.part.insert((file, path));
+        file.write_at(0, bytes).map_err(Error::io(&*path, "write"))?;
+        if len > bytes.len() {
+            file.set_len(len as u64).map_err(Error::io(&*path, "make room in"))?;
+        }
+        Ok(())
     }
 
     /// Removes a file that is not whole.
@@ -288,7 +339,7 @@ impl Files {
 }
 
 struct Done {
-    spare: Option<Vec<u8>>,
+    spare: Option<Buffer>,
     committed: bool,
 }
 

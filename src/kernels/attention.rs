@@ -8,7 +8,8 @@
 //! *m*, its sum *l* of exp(score − m) and its weighted sum of values; the chunks are then combined
 //! in order (Milakov and Gimelshein 2018). Chunk borders are absolute positions, so the result
 //! does not depend on threads, on the number of rows, or on whether maps are captured; capturing
-//! only keeps the exponentials, which the final *m* and *l* turn into the map.
+//! only keeps the exponentials of a block, which the final *m* and *l* turn into rows of the map. Each
+//! row is handed over ([`TakeRows`]) while it is still in the cache of the CPU that made it.
 //!
 //! Error, for scores s with errors of at most δ = (dₖ + 3)·ε·Σ|q·k|/√dₖ: of a weight, relative to
 //! it, 2δ + |s − m|·ε + 2⁻²¹ + n·ε/L; of an output that, and 256·ε for the sums, times Σ w·|v| (n keys,
@@ -81,6 +82,31 @@ impl Queries<'_> {
     }
 }
 
+/// Takes rows of a map one by one, on whichever thread has made them.
+pub trait TakeRows: Sync {
+    /// Takes a row, `query` by its position: softmax weights over the keys from position 0, as far as it
+    /// sees any; those behind are 0. Each row comes once, in any order.
+    fn take(&self, head: usize, query: usize, weights: &[f32]);
+}
+
+/// Puts rows into a map, `[heads][tokens][keys]`.
+struct WholeMap {
+    map: SharedSlice<f32>,
+    first: usize,
+    tokens: usize,
+    keys: usize,
+}
+
+impl TakeRows for WholeMap {
+    fn take(&self, head: usize, query: usize, weights: &[f32]) {
+        let start = (head * self.tokens + query - self.first) * self.keys;
+        // SAFETY: each row comes once.
+        let row = unsafe { self.map.part(start, self.keys) };
+        row[..weights.len()].copy_from_slice(weights);
+        row[weights.len()..].fill(0.0);
+    }
+}
+
 /// Attends; `out` is `[tokens][heads · head_dim]`. With `map`, `[heads][tokens][keys]`, writes the
 /// softmax weights too; the result is the same bit for bit.
 ///
@@ -95,18 +121,35 @@ pub fn attend(
     out: &mut [f32],
     map: Option<&mut [f32]>,
 ) {
+    let (tokens, keys) = (queries.tokens(), queries.keys);
+    let map = map.map(|map| {
+        assert_eq!(map.len(), queries.heads * tokens * keys);
+        WholeMap { map: SharedSlice::new(map), first: queries.first, tokens, keys }
+    });
+    attend_rows(isa, pool, cache, layer, queries, out, map.as_ref().map(|map| map as &dyn TakeRows));
+}
+
+/// [`attend`], with each row of the map given to `taker`, which must not use the pool.
+///
+/// # Panics
+/// If lengths disagree.
+pub fn attend_rows(
+    isa: Isa,
+    pool: &Pool,
+    cache: &Cache,
+    layer: usize,
+    queries: Queries<'_>,
+    out: &mut [f32],
+    taker: Option<&dyn TakeRows>,
+) {
     let shape = cache.shape();
     let tokens = queries.tokens();
     let group = queries.heads / shape.kv_heads;
     assert!(queries.heads == group * shape.kv_heads && queries.keys <= shape.capacity);
     assert_eq!(out.len(), tokens * queries.heads * shape.head_dim);
     assert!(queries.bias.is_none_or(|bias| bias.len() >= queries.heads * queries.keys));
-    if let Some(map) = &map {
-        assert_eq!(map.len(), queries.heads * tokens * queries.keys);
-    }
-    let map = map.map(SharedSlice::new);
     let out = SharedSlice::new(out);
-    let job = Job { isa, shape, cache, layer, queries, group, out, map };
+    let job = Job { isa, shape, cache, layer, queries, group, out, taker };
     let tiles_in_head = (tokens * group).div_ceil(TILE_ROWS);
     let tiles = shape.kv_heads * tiles_in_head;
     let chunks = queries.keys.div_ceil(CHUNK);
@@ -191,6 +234,24 @@ impl<'a> Partial<'a> {
 thread_local! {
     /// Memory for the partials of a step, kept from layer to layer.
     static PARTIALS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// The same for exponentials.
+    static EXPONENTIALS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Exponentials of a block that become rows of a map, and what they are relative to.
+struct Kept {
+    /// `[rows][row_len]`, over keys from position 0; nothing in front of the first chunk that the block sees.
+    exponentials: SharedSlice<f32>,
+    row_len: usize,
+    first_chunk: usize,
+    /// The largest score of each row in each chunk, `[chunks][rows]`.
+    maxima: Vec<f32>,
+}
+
+impl Kept {
+    fn chunk_done(&mut self, chunk: &Partial) {
+        self.maxima.extend_from_slice(chunk.maximum);
+    }
 }
 
 struct Job<'a> {
@@ -202,7 +263,7 @@ struct Job<'a> {
     /// Query heads for each key/value head.
     group: usize,
     out: SharedSlice<f32>,
-    map: Option<SharedSlice<f32>>,
+    taker: Option<&'a dyn TakeRows>,
 }
 
 impl Job<'_> {
@@ -214,6 +275,8 @@ impl Job<'_> {
         let len = Partial::len(self.shape, rows);
         let mut memory = PARTIALS.take();
         memory.resize(memory.len().max(blocks.len() * chunks * len), 0.0);
+        let mut exponentials = EXPONENTIALS.take();
+        let mut kept = self.keep(&blocks, &mut exponentials);
         let shared = SharedSlice::new(&mut memory);
         let tasks = blocks.len() * chunks;
         // Neighbours go to one thread, which asks for the next one's keys ahead.
@@ -222,7 +285,7 @@ impl Job<'_> {
             if self.chunks_seen(block).contains(&chunk) {
                 // SAFETY: each partial is written by one task.
                 let memory = unsafe { shared.part(task * len, Partial::len(self.shape, block.rows)) };
-                self.chunk(block, chunk, &mut Partial::over(memory, block.rows));
+                self.chunk(block, chunk, &mut Partial::over(memory, block.rows), kept.get(task / chunks));
             }
         });
         for (index, block) in blocks.iter().enumerate() {
@@ -232,15 +295,36 @@ impl Job<'_> {
                 .chunks_exact_mut(len)
                 .map(|memory| Partial::over(&mut memory[..Partial::len(self.shape, block.rows)], block.rows));
             let Some(mut running) = partials.next() else { continue };
-            let mut maxima = Maxima::new(self, block);
-            maxima.keep(&running);
+            let mut kept = kept.get_mut(index);
+            kept.iter_mut().for_each(|kept| kept.chunk_done(&running));
             for partial in partials {
-                maxima.keep(&partial);
+                kept.iter_mut().for_each(|kept| kept.chunk_done(&partial));
                 running.combine(self.isa, &partial);
             }
-            self.finish(block, &running, &maxima);
+            self.finish(block, &running, kept.as_deref());
         }
         PARTIALS.set(memory);
+        EXPONENTIALS.set(exponentials);
+    }
+
+    /// Where the exponentials of blocks go; nowhere if nobody takes rows.
+    fn keep(&self, blocks: &[Block], memory: &mut Vec<f32>) -> Vec<Kept> {
+        if self.taker.is_none() {
+            return vec![];
+        }
+        let row_len = |block: &Block| self.chunks_seen(block).end * CHUNK;
+        let len = blocks.iter().map(|block| block.rows * row_len(block)).sum();
+        memory.resize(memory.len().max(len), 0.0);
+        let mut left = &mut memory[..len];
+        let mut kept = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let row_len = row_len(block);
+            let (own, rest) = left.split_at_mut(block.rows * row_len);
+            left = rest;
+            let (exponentials, first_chunk) = (SharedSlice::new(own), self.chunks_seen(block).start);
+            kept.push(Kept { exponentials, row_len, first_chunk, maxima: vec![] });
+        }
+        kept
     }
 
     /// All that a block sees, chunk by chunk.
@@ -249,19 +333,19 @@ impl Job<'_> {
         let mut memory = vec![0.0; 2 * len];
         let (running, next) = memory.split_at_mut(len);
         let (mut running, mut next) = (Partial::over(running, block.rows), Partial::over(next, block.rows));
-        let mut maxima = Maxima::new(self, block);
+        let mut exponentials = EXPONENTIALS.take();
+        let mut kept = self.keep(std::slice::from_ref(block), &mut exponentials).pop();
         let seen = self.chunks_seen(block);
         for chunk in seen.clone() {
-            if chunk == seen.start {
-                self.chunk(block, chunk, &mut running);
-                maxima.keep(&running);
-            } else {
-                self.chunk(block, chunk, &mut next);
-                maxima.keep(&next);
+            let partial = if chunk == seen.start { &mut running } else { &mut next };
+            self.chunk(block, chunk, partial, kept.as_ref());
+            kept.iter_mut().for_each(|kept| kept.chunk_done(partial));
+            if chunk != seen.start {
                 running.combine(self.isa, &next);
             }
         }
-        self.finish(block, &running, &maxima);
+        self.finish(block, &running, kept.as_ref());
+        EXPONENTIALS.set(exponentials);
     }
 
     fn block(&self, index: usize, block_tiles: usize) -> Block {
@@ -302,13 +386,8 @@ impl Job<'_> {
         self.visible(block, 0).start / CHUNK..self.visible(block, block.rows - 1).end.div_ceil(CHUNK)
     }
 
-    /// Where a row of the map starts.
-    fn map_row(&self, token: usize, head: usize) -> usize {
-        (head * self.queries.tokens() + token) * self.queries.keys
-    }
-
     /// One chunk of keys for one block.
-    fn chunk(&self, block: &Block, index: usize, partial: &mut Partial) {
+    fn chunk(&self, block: &Block, index: usize, partial: &mut Partial, kept: Option<&Kept>) {
         let shape = self.shape;
         let first_key = index * CHUNK;
         let (key_panels, key_panel_bytes) = self.cache.keys_from(self.layer, block.kv_head, first_key);
@@ -326,19 +405,20 @@ impl Job<'_> {
             }
             let mut seen = [(0, 0); TILE_ROWS];
             let mut bias = self.queries.bias.map(|_| [&[][..]; TILE_ROWS]);
-            let mut map = self.map.as_ref().map(|_| [std::ptr::null_mut(); TILE_ROWS]);
+            let mut exponentials = kept.map(|_| [std::ptr::null_mut(); TILE_ROWS]);
             for row in 0..rows {
                 let visible = self.visible(block, first_row + row);
                 let inside = |position: usize| position.saturating_sub(first_key).min(keys);
                 seen[row] = (inside(visible.start), inside(visible.end));
-                let (token, head) = self.token_and_head(block.kv_head, block.first_row + first_row + row);
                 if let Some(bias) = &mut bias {
+                    let (_, head) = self.token_and_head(block.kv_head, block.first_row + first_row + row);
                     bias[row] = self.queries.bias(head, first_key, keys).unwrap_or_default();
                 }
-                if let (Some(to), Some(map)) = (&mut map, &self.map) {
-                    let start = self.map_row(token, head) + first_key + seen[row].0;
-                    // SAFETY: each row and chunk of the map belongs to one task.
-                    to[row] = unsafe { map.part(start, seen[row].1 - seen[row].0) }.as_mut_ptr();
+                if let (Some(to), Some(kept)) = (&mut exponentials, kept) {
+                    let start = (first_row + row) * kept.row_len + first_key + seen[row].0;
+                    let len = seen[row].1 - seen[row].0;
+                    // SAFETY: each row and chunk of a block belongs to one task.
+                    to[row] = unsafe { kept.exponentials.part(start, len) }.as_mut_ptr();
                 }
             }
             let args = ChunkArgs {
@@ -355,15 +435,15 @@ impl Job<'_> {
                 bias,
             };
             let values = &mut partial.values[first_row * width..(first_row + rows) * width];
-            let out = ChunkOut { maximum, sum, values, map };
+            let out = ChunkOut { maximum, sum, values, exponentials };
             // SAFETY: packed is [head_dim][rows]; from the chunk on the cache has panels of keys and
-            // values for at least `keys` positions; rows of the map are as long as what they see.
+            // values for at least `keys` positions; exponentials have room for what their row sees.
             unsafe { chunk(self.isa, shape.held, &args, out) };
         }
     }
 
-    /// Divides by the sum; turns kept exponentials into the map.
-    fn finish(&self, block: &Block, running: &Partial, maxima: &Maxima) {
+    /// Divides by the sum; turns kept exponentials into rows of the map.
+    fn finish(&self, block: &Block, running: &Partial, kept: Option<&Kept>) {
         let head_dim = self.shape.head_dim;
         for row in 0..block.rows {
             let (token, head) = self.token_and_head(block.kv_head, block.first_row + row);
@@ -372,44 +452,19 @@ impl Job<'_> {
             let out = unsafe { self.out.part((token * self.queries.heads + head) * head_dim, head_dim) };
             // SAFETY: needs the tier alone.
             unsafe { scaled(self.isa, running.row(row), share, out) };
-            let Some(map) = &self.map else { continue };
-            // SAFETY: each row of the map is finished by one task.
-            let map = unsafe { map.part(self.map_row(token, head), self.queries.keys) };
+            let (Some(taker), Some(kept)) = (self.taker, kept) else { continue };
             let visible = self.visible(block, row);
-            map[..visible.start].fill(0.0);
-            map[visible.end..].fill(0.0);
-            let first = maxima.first_chunk * CHUNK;
-            let weights = map[..visible.end].get_mut(first..).unwrap_or_default();
-            for (weights, maximum) in weights.chunks_mut(CHUNK).zip(maxima.chunks(block.rows)) {
+            // SAFETY: each block is finished by one task, when all its chunks are done.
+            let weights = unsafe { kept.exponentials.part(row * kept.row_len, visible.end) };
+            weights[..visible.start].fill(0.0);
+            let seen = weights.get_mut(kept.first_chunk * CHUNK..).unwrap_or_default();
+            for (weights, maximum) in seen.chunks_mut(CHUNK).zip(kept.maxima.chunks_exact(block.rows)) {
                 let factor = (maximum[row] - running.maximum[row]).exp() * share;
                 // SAFETY: needs the tier alone.
                 unsafe { scale(self.isa, weights, factor) };
             }
+            taker.take(head, self.queries.first + token, weights);
         }
-    }
-}
-
-/// The largest scores of a block's rows in each chunk it sees, kept if a map is asked for.
-struct Maxima {
-    first_chunk: usize,
-    /// `[chunks][rows]`
-    values: Option<Vec<f32>>,
-}
-
-impl Maxima {
-    fn new(job: &Job<'_>, block: &Block) -> Maxima {
-        let values = job.map.is_some().then(Vec::new);
-        Maxima { first_chunk: job.chunks_seen(block).start, values }
-    }
-
-    fn keep(&mut self, chunk: &Partial) {
-        if let Some(values) = &mut self.values {
-            values.extend_from_slice(chunk.maximum);
-        }
-    }
-
-    fn chunks(&self, rows: usize) -> impl Iterator<Item = &[f32]> {
-        self.values.as_deref().unwrap_or_default().chunks_exact(rows)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use memmap2::{MmapMut, MmapRaw};
 
 /// On x86-64, and on most kinds of aarch64.
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// A multiple of every usual size, of which x86-64 has one.
 const PAGE: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 << 10 };
 /// What is mapped at once for [`shared`]: an address range, which takes memory only where it is used.
@@ -29,7 +29,7 @@ static WITH_ROOM: Mutex<(Weak<MmapRaw>, usize)> = Mutex::new((Weak::new(), 0));
 ///
 /// # Errors
 /// If the system has no memory for it.
-pub(super) fn zeroed(bytes: usize) -> io::Result<MmapMut> {
+pub(crate) fn zeroed(bytes: usize) -> io::Result<MmapMut> {
     let memory = MmapMut::map_anon(bytes.max(1))?;
     #[cfg(target_os = "linux")]
     // Only advice: without huge pages the same memory works, somewhat slower.

@@ -2,10 +2,10 @@
 //!
 //! [`matmul`] is most of the work, with weights of any [`element`] type ([`blocks`] decodes them,
 //! [`quantize`] makes them); [`attention`] is two of its tiles with a softmax between, over a [`cache`];
-//! [`norm`], [`activation`] and [`elementwise`] are the rest; [`row_statistics`] sums up rows of attention and [`columns`] gathers
-//! their columns, for those who record them; [`stream`] only measures memory. [`simd`] holds the tiers,
-//! [`threads`] the pool. Everything here has a composition of candle operations beside it in
-//! `model::ops` (`--kernels reference`).
+//! [`norm`], [`activation`] and [`elementwise`] are the rest; [`row_statistics`] sums up rows of attention,
+//! [`columns`] gathers their columns and [`halves`] rounds them, for those who record them; [`stream`] only
+//! measures memory. [`simd`] holds the tiers, [`threads`] the pool. Everything here has a composition of
+//! candle operations beside it in `model::ops` (`--kernels reference`).
 //!
 //! **Batch-invariant.** Every sum runs in one fixed order whatever the number of rows, threads or
 //! pieces, so a prompt in one pass, in pieces and token by token gives the same bits.
@@ -19,8 +19,9 @@ pub mod element;
 pub mod elementwise;
 mod folded_panel;
 mod folded_tile;
+pub mod halves;
 pub mod matmul;
-mod memory;
+pub(crate) mod memory;
 pub mod norm;
 mod packed_matrix;
 pub mod quantize;

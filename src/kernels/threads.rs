@@ -5,7 +5,12 @@
 //! the caller's among them. When the work is used up the caller closes the region and waits only
 //! for the threads that are inside: one that the system has taken from its CPU, and that never
 //! came, is not waited for. Workers spin for about 50 µs after their last region, then park.
+//!
+//! A thread that is none of the pool's and has much to do beside it asks for a CPU ([`Pool::lend`]):
+//! a worker then stays away, instead of being taken from its CPU in the middle of a region, where
+//! everybody would wait for it.
 
+mod shared_rows;
 mod shares;
 
 use std::cell::UnsafeCell;
@@ -15,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+pub use shared_rows::{ClaimedRow, SharedRows};
 use shares::Shares;
 
 const SPIN: Duration = Duration::from_micros(50);
@@ -37,6 +43,8 @@ struct Shared {
     panicked: AtomicBool,
     stop: AtomicBool,
     spin: Duration,
+    /// Whether the first worker's CPU is lent.
+    lent: AtomicBool,
 }
 
 // SAFETY: `region` is written only by the one caller of `run` (which holds `busy`), while no region
@@ -51,6 +59,8 @@ pub struct Pool {
     workers: Vec<(JoinHandle<()>, Thread)>,
     /// The tasks of the region at hand: one at a time, whoever asks.
     busy: Mutex<Shares>,
+    /// Whether there is a worker on every CPU, so that any other thread would take one from it.
+    lends: bool,
 }
 
 impl Pool {
@@ -58,7 +68,8 @@ impl Pool {
     pub fn new(threads: usize) -> Pool {
         let threads = threads.clamp(1, INSIDE as usize);
         // More threads than CPUs must not spin: they would take time from those that work.
-        let spin = if threads <= available_threads() { SPIN } else { Duration::ZERO };
+        let available = available_threads();
+        let spin = if threads <= available { SPIN } else { Duration::ZERO };
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             region: UnsafeCell::new(None),
@@ -66,6 +77,7 @@ impl Pool {
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             spin,
+            lent: AtomicBool::new(false),
         });
         let workers = (1..threads)
             .map_while(|index| {
@@ -73,19 +85,39 @@ impl Pool {
                 // A system that refuses another thread leaves a smaller pool, which works as well.
                 let handle = std::thread::Builder::new()
                     .name(format!("attend-{index}"))
-                    .spawn(move || work(&shared, &shared.parked[index - 1]))
+                    .spawn(move || work(&shared, index - 1))
                     .ok()?;
                 let thread = handle.thread().clone();
                 Some((handle, thread))
             })
             .collect::<Vec<_>>();
         let busy = Mutex::new(Shares::new(workers.len() + 1));
-        Pool { shared, workers, busy }
+        let lends = !workers.is_empty() && workers.len() + 1 >= available;
+        Pool { shared, workers, busy, lends }
     }
 
     /// How many threads work in a region.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Leaves a CPU to some other thread until [`take_back`](Pool::take_back): a worker stays out of
+    /// regions that it has not entered yet. Where the pool has fewer threads than there are CPUs,
+    /// nothing changes.
+    pub fn lend(&self) {
+        if self.lends && !self.shared.lent.load(Ordering::Relaxed) {
+            self.shared.lent.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// The CPU is free again.
+    pub fn take_back(&self) {
+        if self.shared.lent.load(Ordering::Relaxed)
+            && self.shared.lent.swap(false, Ordering::SeqCst)
+            && let Some((_, thread)) = self.workers.first()
+        {
+            thread.unpark();
+        }
     }
 
     /// Calls `region` here, and on every worker that comes before this call of it returns.
@@ -177,10 +209,10 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn work(shared: &Shared, parked: &AtomicBool) {
+fn work(shared: &Shared, worker: usize) {
     let mut seen = 0;
     loop {
-        seen = wait_for_region(shared, parked, seen);
+        seen = wait_for_region(shared, worker, seen);
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
@@ -209,11 +241,18 @@ fn enter(shared: &Shared, generation: u64) -> bool {
 }
 
 /// Spins, then parks, until the generation is no longer `seen`; answers the new one.
-fn wait_for_region(shared: &Shared, parked: &AtomicBool, seen: u64) -> u64 {
-    let started = Instant::now();
+fn wait_for_region(shared: &Shared, worker: usize, seen: u64) -> u64 {
+    let parked = &shared.parked[worker];
+    let mut started = Instant::now();
     let mut spins = 0u32;
     let generation = || shared.state.load(Ordering::SeqCst) / GENERATION;
+    let lent = || worker == 0 && shared.lent.load(Ordering::SeqCst) && !shared.stop.load(Ordering::SeqCst);
     loop {
+        // Not `parked`: regions do not wake it.
+        while lent() {
+            std::thread::park();
+            started = Instant::now();
+        }
         if generation() != seen {
             return generation();
         }
@@ -292,6 +331,36 @@ mod tests {
                 all.wait();
             });
         }
+    }
+
+    #[test]
+    fn a_lent_worker_stays_away_and_comes_back() {
+        let mut pool = Pool::new(2);
+        pool.lends = true;
+        let caller = std::thread::current().id();
+        let others = |pool: &Pool| {
+            let others = AtomicUsize::new(0);
+            pool.for_each(200, 1, |_| {
+                others.fetch_add(usize::from(std::thread::current().id() != caller), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(20));
+            });
+            others.into_inner()
+        };
+        assert!(others(&pool) > 0);
+        for _ in 0..20 {
+            pool.lend();
+            // One that was about to enter does so.
+            std::thread::sleep(Duration::from_millis(1));
+            assert_eq!(others(&pool), 0);
+            assert_eq!(others(&pool), 0);
+            pool.take_back();
+            let both = Barrier::new(2);
+            pool.for_each(2, 1, |_| {
+                both.wait();
+            });
+        }
+        // A pool whose worker is away ends too.
+        pool.lend();
     }
 
     #[test]

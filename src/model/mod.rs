@@ -29,7 +29,7 @@ pub use decoder::{Decoder, Forward, LogitRows};
 pub use intervention::{HeadIntervention, Silence};
 pub use kv_cache::KvCache;
 pub use mask::Mask;
-pub use observer::{AttentionObserver, AttentionRows, Projected, StepShape, ValueNorms};
+pub use observer::{AttentionObserver, AttentionRows, Projected, RowsShape, StepShape, TakeRows, ValueNorms};
 pub use ops::{KernelChoice, Ops};
 pub use parameter::{Module, Parameter, ParameterSource};
 pub use stream::Stream;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
+pub use crate::kernels::attention::TakeRows;
 
 /// One forward pass, as an observer sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +30,24 @@ pub struct AttentionRows<'a> {
     pub weights: &'a [f32],
 }
 
+/// Rows of one layer's attention map that are about to be made: [`AttentionRows`] without weights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowsShape {
+    pub layer: usize,
+    /// Position of the first row's query.
+    pub first_query: usize,
+    pub heads: usize,
+    pub queries: usize,
+    /// Keys that the last query sees, from position 0.
+    pub keys: usize,
+}
+
 impl AttentionRows<'_> {
+    pub fn shape(&self) -> RowsShape {
+        let AttentionRows { layer, first_query, heads, queries, keys, .. } = *self;
+        RowsShape { layer, first_query, heads, queries, keys }
+    }
+
     /// The weights of one head, `[queries, keys]`.
     pub fn head(&self, head: usize) -> &[f32] {
         let size = self.queries * self.keys;
@@ -81,6 +99,25 @@ pub trait AttentionObserver {
     /// them out. A block that is wanted comes whole.
     fn wants_queries(&self, _layer: usize, _queries: Range<usize>) -> bool {
         true
+    }
+
+    /// Offers the rows of a layer one by one, where and when they are made; that spares a map of them.
+    /// Whoever takes them all this way is told when they are there ([`taken`](AttentionObserver::taken));
+    /// with `None` they come as a map ([`observe`](AttentionObserver::observe)), as they do from
+    /// arithmetic that has no such rows.
+    ///
+    /// # Errors
+    /// The observer's own.
+    fn taker(&mut self, _rows: RowsShape) -> Result<Option<Box<dyn TakeRows + '_>>> {
+        Ok(None)
+    }
+
+    /// All rows of a block have gone to its [`taker`](AttentionObserver::taker).
+    ///
+    /// # Errors
+    /// The observer's own: a full disk, for one.
+    fn taken(&mut self, _rows: RowsShape) -> Result<()> {
+        Ok(())
     }
 
     /// Receives rows of a layer.

@@ -1,11 +1,11 @@
-//! A dump on a disk that fails.
+//! A dump on a disk that fails, and one whose rows come from several threads.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::capture::storage::Stored;
-use crate::capture::{Dump, ModelInfo, QuerySelection, TokenRole, check};
+use crate::capture::{Dump, ModelInfo, QuerySelection, StepMaps, TokenRole, check};
 
 /// Lets the n-th call fail, and a write that fails first write half.
 #[derive(Clone)]
@@ -164,4 +164,92 @@ fn nothing_is_written_behind_an_error() {
     let steps = recorder.steps();
     drop(recorder);
     assert_eq!(check(folder.path()).unwrap().steps, steps);
+}
+
+/// Both heads take more than a megabyte, one does not.
+const KEYS: usize = 520;
+
+fn weight(head: usize, query: usize, key: usize) -> f32 {
+    if key > query { 0.0 } else { ((key * 7919 + query * 31 + head * 7) % 1013) as f32 / 1e5 }
+}
+
+/// One step in blocks of 100 queries, as whole maps or row by row, the last row first.
+fn record_maps(folder: &Path, manifest: &Manifest, one_by_one: bool) {
+    let pool = Arc::new(Pool::new(3));
+    let mut recorder = Recorder::create(folder, manifest, false).unwrap().with_pool(pool.clone());
+    for index in 0..KEYS {
+        let (text, bytes, role) = (String::new(), vec![], TokenRole::Prompt);
+        recorder.token(&TokenRecord { index, id: 7, text, bytes, role, logprob: None }).unwrap();
+    }
+    recorder.begin_step(StepShape { first_query: 0, queries: KEYS, keys: KEYS }).unwrap();
+    for first_query in (0..KEYS).step_by(100) {
+        let queries = 100.min(KEYS - first_query);
+        let keys = first_query + queries;
+        let row = |head: usize, query: usize| (0..keys).map(move |key| weight(head, query, key));
+        let places = (0..HEADS).flat_map(|head| (first_query..keys).map(move |query| (head, query)));
+        let weights: Vec<f32> = places.clone().flat_map(|(head, query)| row(head, query)).collect();
+        let rows = AttentionRows { layer: 0, first_query, heads: HEADS, queries, keys, weights: &weights };
+        if one_by_one {
+            let places: Vec<_> = places.rev().collect();
+            let taker = recorder.taker(rows.shape()).unwrap().expect("a recorder takes rows");
+            pool.for_each(places.len(), 1, |index| {
+                let (head, query) = places[index];
+                taker.take(head, query, &row(head, query).collect::<Vec<_>>()[..=query]);
+            });
+            drop(taker);
+            recorder.taken(rows.shape()).unwrap();
+        } else {
+            recorder.observe(rows).unwrap();
+        }
+    }
+    recorder.end_step().unwrap();
+    recorder.flush().unwrap();
+}
+
+/// Steps that fit one write, and larger ones in pieces that do not end where blocks end.
+#[test]
+fn rows_taken_where_they_are_made_stand_where_those_of_maps_do() {
+    let kinds = [AttentionKind::Full, AttentionKind::Top(3), AttentionKind::Stats];
+    let selections = [QuerySelection::All, QuerySelection::Every(7), QuerySelection::Last(150)];
+    for (kind, dtype, heads) in [
+        (kinds[0], AttentionDtype::F32, vec![0, 1]),
+        (kinds[0], AttentionDtype::F32, vec![1]),
+        (kinds[0], AttentionDtype::F16, vec![0, 1]),
+        (kinds[1], AttentionDtype::F16, vec![0, 1]),
+        (kinds[2], AttentionDtype::F32, vec![1]),
+    ] {
+        for queries in selections {
+            let layers = vec![LayerHeads { layer: 0, heads: heads.clone(), window: None }];
+            let prompt_tokens = KEYS;
+            let manifest =
+                Manifest { kind, attention_dtype: dtype, queries, layers, prompt_tokens, ..manifest() };
+            let folders = [false, true].map(|one_by_one| {
+                let folder = tempfile::tempdir().unwrap();
+                record_maps(folder.path(), &manifest, one_by_one);
+                folder
+            });
+            let dump = Dump::open(folders[1].path()).unwrap();
+            if kind == AttentionKind::Full {
+                let step = StepMaps::open(&dump, 0).unwrap();
+                let record = step.record();
+                for (place, head) in heads.iter().enumerate() {
+                    for row in 0..record.queries {
+                        let query = record.rows().position(row);
+                        let mut weights = vec![0f32; KEYS];
+                        step.row(0, place, row, 0, &mut weights);
+                        for (key, ours) in weights.iter().enumerate() {
+                            let expected = weight(*head, query, key);
+                            assert!((ours - expected).abs() <= expected / 2048.0 + 3e-8, "{kind} {queries}");
+                        }
+                    }
+                }
+            }
+            let bytes = |folder: &tempfile::TempDir| fs::read(folder.path().join(&dump.steps()[0].file));
+            assert_eq!(
+                bytes(&folders[0]).unwrap(),
+                bytes(&folders[1]).unwrap(),
+                "{kind} {dtype:?} {queries}"
+            );
+        }
+    }
 }

@@ -41,13 +41,13 @@ pub(super) struct ChunkOut<'a> {
     /// Of each row, `width` apart: Σ exp(score − maximum) · value, in whole panels.
     pub values: &'a mut [f32],
     /// Of each row, if maps are captured: where the exponentials of what it sees go.
-    pub map: Option<[*mut f32; TILE_ROWS]>,
+    pub exponentials: Option<[*mut f32; TILE_ROWS]>,
 }
 
 /// Takes a chunk.
 ///
 /// # Safety
-/// The pointers of `args` are valid for its keys, and those of the map for what each row sees; slices
+/// The pointers of `args` are valid for its keys, and those of exponentials for what each row sees; slices
 /// have `rows` rows; every row sees at most `keys`.
 pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out: ChunkOut<'_>) {
     let (scores, weighted_sums) = kernels(held);
@@ -101,8 +101,8 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
             weights[end..].fill(f32::NEG_INFINITY);
             softmax(isa, &mut weights[first..])
         };
-        if let Some(map) = &out.map {
-            std::ptr::copy_nonoverlapping(weights.as_ptr().add(start), map[row], end - start);
+        if let Some(exponentials) = &out.exponentials {
+            std::ptr::copy_nonoverlapping(weights.as_ptr().add(start), exponentials[row], end - start);
         }
     }
     weighted_sums(

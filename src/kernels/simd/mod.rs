@@ -178,6 +178,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_f16(from: *const half::f16) -> Self::Vector;
     unsafe fn load_i8(from: *const i8) -> Self::Vector;
     unsafe fn store(to: *mut f32, value: Self::Vector);
+    /// Rounded to the nearest f16, of two as near to the even one.
+    unsafe fn store_f16(to: *mut half::f16, value: Self::Vector);
     /// Integers of −128 to 127, a byte each.
     unsafe fn store_i8(to: *mut i8, value: Self::Vector);
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -340,6 +342,10 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: [f32; 8]) {
         to.cast::<[f32; 8]>().write_unaligned(value);
+    }
+    #[inline(always)]
+    unsafe fn store_f16(to: *mut half::f16, value: [f32; 8]) {
+        to.cast::<[half::f16; 8]>().write_unaligned(value.map(half::f16::from_f32_const));
     }
     #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: [f32; 8]) {

@@ -43,6 +43,10 @@ impl Simd for Avx2 {
         _mm256_storeu_ps(to, value);
     }
     #[inline(always)]
+    unsafe fn store_f16(to: *mut half::f16, value: __m256) {
+        _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value));
+    }
+    #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: __m256) {
         let integers = _mm256_cvtps_epi32(value);
         let pairs = _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
@@ -204,6 +208,10 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m512) {
         _mm512_storeu_ps(to, value);
+    }
+    #[inline(always)]
+    unsafe fn store_f16(to: *mut half::f16, value: __m512) {
+        _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value));
     }
     #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: __m512) {

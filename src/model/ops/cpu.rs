@@ -5,14 +5,14 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor};
 use super::{AttentionShape, HeadNorms, Norm};
 use crate::error::Result;
 use crate::kernels::activation::{self, Activation};
-use crate::kernels::attention::{Queries, attend};
+use crate::kernels::attention::{Queries, attend, attend_rows};
 use crate::kernels::cache::Cache;
 use crate::kernels::elementwise;
 use crate::kernels::matmul::{PackedMatrix, matmul as matmul_kernel};
 use crate::kernels::norm::{self, NormArgs};
 use crate::kernels::{Isa, Pool};
 use crate::model::mask::Mask;
-use crate::model::observer::{AttentionObserver, AttentionRows};
+use crate::model::observer::{AttentionObserver, AttentionRows, RowsShape};
 use crate::model::position::Angles;
 use crate::model::step::Step;
 
@@ -21,6 +21,9 @@ use crate::model::step::Step;
 const OBSERVED_QUERIES: usize = 64;
 /// Bounds the memory of those maps where there are very many keys.
 const OBSERVED_WEIGHTS: usize = 2 << 20;
+/// Weights that an observer takes row by row before it is told that they are there, at most: this bounds
+/// the memory of what it makes of them.
+const TAKEN_WEIGHTS: usize = 5 << 19;
 
 /// Lends the memory of a contiguous f32 tensor.
 pub(super) fn read<R>(tensor: &Tensor, use_it: impl FnOnce(&[f32]) -> R) -> Result<R> {
@@ -206,10 +209,11 @@ pub(super) fn attention(
             attend(isa, pool, cache, layer, queries(0, step.tokens), &mut out, None);
             return Ok(());
         };
-        let block =
-            (OBSERVED_WEIGHTS / (shape.heads * (step.depth + step.tokens))).clamp(4, OBSERVED_QUERIES);
+        let query_weights = shape.heads * (step.depth + step.tokens);
+        let block_queries = (OBSERVED_WEIGHTS / query_weights).clamp(4, OBSERVED_QUERIES);
+        let together = (TAKEN_WEIGHTS / query_weights).max(block_queries);
         let wanted = |from: usize| {
-            let to = step.tokens.min(from + block);
+            let to = step.tokens.min(from + block_queries);
             (to, observer.wants_queries(layer, step.depth + from..step.depth + to))
         };
         let mut blocks: Vec<(usize, usize, bool)> = vec![];
@@ -217,29 +221,46 @@ pub(super) fn attention(
         while from < step.tokens {
             let (to, wanted) = wanted(from);
             match blocks.last_mut() {
-                // Neighbours that nobody wants are computed together.
+                // Neighbours that nobody wants are computed together, as are those that are wanted.
                 Some((_, end, false)) if !wanted => *end = to,
+                Some((start, end, true)) if wanted && to - *start <= together => *end = to,
                 _ => blocks.push((from, to, wanted)),
             }
             from = to;
         }
         let mut map = Vec::new();
         for (from, to, wanted) in blocks {
-            let queries = queries(from, to);
+            let block = queries(from, to);
+            let out_of = |from: usize, to: usize| from * width..to * width;
             if !wanted {
-                attend(isa, pool, cache, layer, queries, &mut out[from * width..to * width], None);
+                attend(isa, pool, cache, layer, block, &mut out[out_of(from, to)], None);
                 continue;
             }
-            map.resize(shape.heads * (to - from) * queries.keys, 0.0);
-            attend(isa, pool, cache, layer, queries, &mut out[from * width..to * width], Some(&mut map));
-            observer.observe(AttentionRows {
-                layer,
-                first_query: queries.first,
-                heads: shape.heads,
-                queries: to - from,
-                keys: queries.keys,
-                weights: &map,
-            })?;
+            let (heads, keys) = (shape.heads, block.keys);
+            let rows = RowsShape { layer, first_query: block.first, heads, queries: to - from, keys };
+            let taken = observer.taker(rows)?.map(|taker| {
+                attend_rows(isa, pool, cache, layer, block, &mut out[out_of(from, to)], Some(&*taker));
+            });
+            if taken.is_some() {
+                observer.taken(rows)?;
+                continue;
+            }
+            for from in (from..to).step_by(block_queries) {
+                let to = to.min(from + block_queries);
+                let block = queries(from, to);
+                let (first_query, keys) = (block.first, block.keys);
+                map.resize(heads * (to - from) * keys, 0.0);
+                attend(isa, pool, cache, layer, block, &mut out[out_of(from, to)], Some(&mut map));
+                let queries = to - from;
+                observer.observe(AttentionRows {
+                    layer,
+                    first_query,
+                    heads,
+                    queries,
+                    keys,
+                    weights: &map,
+                })?;
+            }
         }
         Ok(())
     })??;
