@@ -4,7 +4,8 @@
 //! multiplies any number of rows by it. With one row (a generated token) the time goes into
 //! reading the weights once, in one sequential stream a thread; with many (a prompt) into
 //! arithmetic, twelve rows at a time, for which weights of 16 bits are widened to f32 a panel at a
-//! time. bf16 is [folded](super::folded_panel) into 12 bits. Quantised weights meet activations that are [quantised](super::quantized_rows) too.
+//! time. bf16 is [folded](super::folded_panel) into 12 bits. Quantised weights meet activations that
+//! are [quantised](super::quantized_rows) too.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -45,26 +46,22 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32]) -> V
         let mut first_column = 0;
         for part in weights.parts() {
             let job = Job { isa, pool, depth, tokens, columns, first_column, out: &out, part };
-            if let Some(folded) = part.folded() {
-                job.run_folded(&packed, folded);
-                first_column += part.rows;
-                continue;
-            }
-            match (part.element, &rows) {
-                (ElementType::F32, _) => {
+            match (part.folded(), part.element, &rows) {
+                (Some(folded), ..) => job.run_folded(&packed, folded),
+                (None, ElementType::F32, _) => {
                     job.run::<f32>(&packed, Kernel { tile: blocked_tile_f32, widen: None });
                 }
-                (ElementType::Bf16, _) => {
+                (None, ElementType::Bf16, _) => {
                     job.run(&packed, Kernel { tile: blocked_tile_bf16, widen: Some(widen_bf16) });
                 }
-                (ElementType::F16, _) => {
+                (None, ElementType::F16, _) => {
                     job.run(&packed, Kernel { tile: blocked_tile_f16, widen: Some(widen_f16) });
                 }
-                (ElementType::Q8_0, Some(rows)) => job.run_quantized(rows, tile_q8_0),
-                (ElementType::Q4_0, Some(rows)) => job.run_quantized(rows, tile_q4_0),
-                (ElementType::Q4_1, Some(rows)) => job.run_quantized(rows, tile_q4_1),
-                (ElementType::Q4K, Some(rows)) => job.run_quantized(rows, tile_q4_k),
-                (other, _) => unreachable!("no matrix is packed as {other}"),
+                (None, ElementType::Q8_0, Some(rows)) => job.run_quantized(rows, tile_q8_0),
+                (None, ElementType::Q4_0, Some(rows)) => job.run_quantized(rows, tile_q4_0),
+                (None, ElementType::Q4_1, Some(rows)) => job.run_quantized(rows, tile_q4_1),
+                (None, ElementType::Q4K, Some(rows)) => job.run_quantized(rows, tile_q4_k),
+                (None, other, _) => unreachable!("no matrix is packed as {other}"),
             }
             first_column += part.rows;
         }
