@@ -59,9 +59,9 @@ struct Panel {
 /// A weight that no code fits.
 #[derive(Clone, Copy)]
 pub(super) struct Apart {
-    column: u32,
-    row: u16,
-    weight: half::bf16,
+    pub column: u32,
+    pub row: u16,
+    pub weight: half::bf16,
 }
 
 impl Folded {
@@ -89,7 +89,8 @@ impl Folded {
 pub(super) struct Notes<'a> {
     /// The high byte, without the sign, that code 1 stands for.
     lowest: u8,
-    apart: &'a [Apart],
+    /// In the order of their columns.
+    pub apart: &'a [Apart],
 }
 
 impl Notes<'_> {

@@ -40,7 +40,11 @@ dispatch!(
 /// Some rows of four columns: part `part` of `32 / (2 · LANES)`. For each column the rows from
 /// `part · LANES` on, and the rows from there plus 16 on.
 #[inline(always)]
-unsafe fn unfold<S: Simd>(quad: *const u8, part: usize, highs: S::Bytes) -> [[S::Vector; 2]; QUAD] {
+pub(super) unsafe fn unfold<S: Simd>(
+    quad: *const u8,
+    part: usize,
+    highs: S::Bytes,
+) -> [[S::Vector; 2]; QUAD] {
     let quad = quad.add(part * 4 * S::LANES);
     let (first, last) = S::nibbles(S::load_bytes(quad.add(2 * PLANE)));
     let (a, b) = S::interleave(S::load_bytes(quad), S::look_up(highs, first));

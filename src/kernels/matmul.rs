@@ -4,26 +4,33 @@
 //! multiplies any number of rows by it. With one row (a generated token) the time goes into
 //! reading the weights once, in one sequential stream a thread; with many (a prompt) into
 //! arithmetic, twelve rows at a time, for which weights of 16 bits are widened to f32 a panel at a
-//! time. bf16 is [folded](super::folded_panel) into 12 bits. Quantised weights meet activations that
-//! are [quantised](super::quantized_rows) too.
+//! time. bf16 is [folded](super::folded_panel) into 12 bits. Where there is [AMX](super::amx), it
+//! multiplies weights of 16 and 32 bits. Quantised weights meet activations that are
+//! [quantised](super::quantized_rows) too.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 pub use super::element::ElementType;
 use super::folded_panel::Folded;
 use super::folded_tile::{folded_tile, widen_folded};
 use super::memory::written;
+use super::output::Output;
 pub use super::packed_matrix::PackedMatrix;
 use super::packed_matrix::{PanelValue, Part};
 use super::quantized_rows::QuantizedRows;
 use super::quantized_tile::{QuantizedTile, tile_q4_0, tile_q4_1, tile_q4_k, tile_q8_0};
 pub use super::raw_matrix::RawMatrix;
+#[cfg(target_arch = "x86_64")]
+use super::simd::Amx;
 use super::threads::SharedSlice;
 use super::tile::{
-    BLOCK, TILE_ROWS, TileArgs, blocked_tile_bf16, blocked_tile_f16, blocked_tile_f32, widen_bf16, widen_f16,
+    BLOCK, TILE_ROWS, Tile, TileArgs, blocked_tile_bf16, blocked_tile_f16, blocked_tile_f32, widen_bf16,
+    widen_f16,
 };
 use super::{Isa, PANEL, Pool};
 
@@ -36,32 +43,21 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32]) -> V
     let tokens = input.len() / depth;
     assert_eq!(input.len(), tokens * depth, "input must be [tokens, {depth}]");
     let quantized = |part: &&Part| part.element.is_quantized();
-    let mut packed = Cow::Borrowed(input);
-    if !weights.parts().iter().all(|part| quantized(&part)) {
-        packed = pack_rows(pool, input, depth);
-    }
+    let packed = || pack_rows(pool, input, depth);
+    let packed = (!weights.parts().iter().all(|part| quantized(&part)) && isa.amx().is_none()).then(packed);
     let rows = weights.parts().iter().find(quantized).map(|_| QuantizedRows::new(isa, pool, input, depth));
     let multiply = |out: &mut [MaybeUninit<f32>]| {
         let out = SharedSlice::new(out);
         let mut first_column = 0;
         for part in weights.parts() {
-            let job = Job { isa, pool, depth, tokens, columns, first_column, out: &out, part };
-            match (part.folded(), part.element, &rows) {
-                (Some(folded), ..) => job.run_folded(&packed, folded),
-                (None, ElementType::F32, _) => {
-                    job.run::<f32>(&packed, Kernel { tile: blocked_tile_f32, widen: None });
-                }
-                (None, ElementType::Bf16, _) => {
-                    job.run(&packed, Kernel { tile: blocked_tile_bf16, widen: Some(widen_bf16) });
-                }
-                (None, ElementType::F16, _) => {
-                    job.run(&packed, Kernel { tile: blocked_tile_f16, widen: Some(widen_f16) });
-                }
-                (None, ElementType::Q8_0, Some(rows)) => job.run_quantized(rows, tile_q8_0),
-                (None, ElementType::Q4_0, Some(rows)) => job.run_quantized(rows, tile_q4_0),
-                (None, ElementType::Q4_1, Some(rows)) => job.run_quantized(rows, tile_q4_1),
-                (None, ElementType::Q4K, Some(rows)) => job.run_quantized(rows, tile_q4_k),
-                (None, other, _) => unreachable!("no matrix is packed as {other}"),
+            let output = Output { out: &out, columns, first_column, width: part.rows };
+            let job = Job { isa, pool, depth, tokens, part, output };
+            match (&rows, &packed, isa.amx()) {
+                (Some(rows), ..) if part.element.is_quantized() => job.run_quantized(rows),
+                (_, Some(packed), _) => job.run_any(packed),
+                #[cfg(target_arch = "x86_64")]
+                (_, _, Some(amx)) => job.run_amx(amx, input),
+                _ => unreachable!("rows are prepared for every part"),
             }
             first_column += part.rows;
         }
@@ -121,14 +117,59 @@ struct Job<'a> {
     pool: &'a Pool,
     depth: usize,
     tokens: usize,
-    /// Of the whole result; those of this part start at `first_column`.
-    columns: usize,
-    first_column: usize,
-    out: &'a SharedSlice<MaybeUninit<f32>>,
     part: &'a Part,
+    output: Output<'a>,
 }
 
 impl Job<'_> {
+    /// Parts that are not quantised.
+    fn run_any(&self, packed: &[f32]) {
+        match (self.part.folded(), self.part.element) {
+            (Some(folded), _) => self.run_folded(packed, folded),
+            (None, ElementType::F32) => {
+                self.run::<f32>(packed, Kernel { tile: blocked_tile_f32, widen: None });
+            }
+            (None, ElementType::Bf16) => {
+                self.run(packed, Kernel { tile: blocked_tile_bf16, widen: Some(widen_bf16) });
+            }
+            (None, ElementType::F16) => {
+                self.run(packed, Kernel { tile: blocked_tile_f16, widen: Some(widen_f16) });
+            }
+            (None, other) => unreachable!("no matrix is packed as {other}"),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn run_amx(&self, amx: Amx, input: &[f32]) {
+        match (self.part.folded(), self.part.element) {
+            (Some(folded), _) => self.on_amx(amx, input, |panel, weights: &[u8]| {
+                amx::InTwelveBits::new(weights, folded.notes(panel))
+            }),
+            (None, ElementType::F32) => self.on_amx(amx, input, |_, panel: &[f32]| amx::Unfolded { panel }),
+            (None, ElementType::Bf16) => {
+                self.on_amx(amx, input, |_, panel: &[half::bf16]| amx::Unfolded { panel })
+            }
+            (None, ElementType::F16) => {
+                self.on_amx(amx, input, |_, panel: &[half::f16]| amx::Unfolded { panel })
+            }
+            (None, other) => unreachable!("no matrix is packed as {other}"),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn on_amx<'a, W: PanelValue, C: amx::Columns>(
+        &'a self,
+        amx: Amx,
+        input: &[f32],
+        columns: impl Fn(usize, &'a [W]) -> C + Sync,
+    ) {
+        let x = amx::PiecedRows::new(amx, self.pool, input, self.depth, C::PIECES);
+        let product = amx::Product { pool: self.pool, tokens: self.tokens, x: &x, output: &self.output };
+        let weights = self.part.panels::<W>();
+        let panel_len = weights.len() / self.output.panels();
+        product.run(|panel| columns(panel, &weights[panel * panel_len..(panel + 1) * panel_len]));
+    }
+
     fn run<W: PanelValue>(&self, packed: &[f32], kernel: Kernel<W>) {
         self.each_panel(|panel, weights, tiles| match kernel.widen {
             // Several tiles: widen the panel once, instead of once each.
@@ -165,7 +206,14 @@ impl Job<'_> {
         });
     }
 
-    fn run_quantized(&self, x: &QuantizedRows, kernel: unsafe fn(Isa, QuantizedTile)) {
+    fn run_quantized(&self, x: &QuantizedRows) {
+        let kernel = match self.part.element {
+            ElementType::Q8_0 => tile_q8_0,
+            ElementType::Q4_0 => tile_q4_0,
+            ElementType::Q4_1 => tile_q4_1,
+            ElementType::Q4K => tile_q4_k,
+            other => unreachable!("no matrix is packed as {other}"),
+        };
         self.each_panel(|panel, weights: &[u8], tiles| {
             self.panel(panel, tiles, |tile: Tile| {
                 let args = QuantizedTile {
@@ -184,7 +232,7 @@ impl Job<'_> {
 
     /// Shares panels, and the tiles of rows that each meets, out among the threads.
     fn each_panel<W: PanelValue>(&self, work: impl Fn(usize, &[W], Range<usize>) + Sync) {
-        let panels = self.part.rows.div_ceil(PANEL);
+        let panels = self.output.panels();
         let tiles = self.tokens.div_ceil(TILE_ROWS);
         let weights = self.part.panels::<W>();
         let panel_len = weights.len() / panels;
@@ -222,25 +270,11 @@ impl Job<'_> {
 
     /// All columns of one panel, for a range of tiles.
     fn panel(&self, panel: usize, tiles: Range<usize>, compute: impl Fn(Tile)) {
-        let first_column = self.first_column + panel * PANEL;
-        let width = PANEL.min(self.part.rows - panel * PANEL);
-        for tile_index in tiles {
-            let first = tile_index * TILE_ROWS;
+        for tile in tiles {
+            let first = tile * TILE_ROWS;
             let rows = TILE_ROWS.min(self.tokens - first);
-            let at = first * self.columns + first_column;
-            if width == PANEL {
-                // SAFETY: in the slice, which is [tokens][columns].
-                let out = unsafe { self.out.start().add(at) }.cast();
-                compute(Tile { first, rows, out, out_row: self.columns });
-                continue;
-            }
-            let mut result = [0f32; TILE_ROWS * PANEL];
-            compute(Tile { first, rows, out: result.as_mut_ptr(), out_row: PANEL });
-            for (row, result) in result.chunks_exact(PANEL).take(rows).enumerate() {
-                // SAFETY: a task owns its panel's columns of its tiles' rows.
-                let out = unsafe { self.out.part(at + row * self.columns, width) };
-                out.write_copy_of_slice(&result[..width]);
-            }
+            // SAFETY: a task owns its panel's columns of its tiles' rows.
+            unsafe { self.output.tile(panel, first, rows, &compute) };
         }
     }
 }
@@ -248,15 +282,6 @@ impl Job<'_> {
 thread_local! {
     /// The panel that a thread has widened.
     static WIDE: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
-}
-
-/// Some rows of x, and where their products with a panel go: `[rows]` of 32, `out_row` apart.
-#[derive(Clone, Copy)]
-struct Tile {
-    first: usize,
-    rows: usize,
-    out: *mut f32,
-    out_row: usize,
 }
 
 #[cfg(test)]
@@ -357,7 +382,11 @@ mod tests {
                     let out = matmul(isa, &pool, &weights, &input);
                     assert_eq!(out.len(), tokens * rows);
                     let held = if element.is_quantized() { rounded(&input, columns) } else { input.clone() };
-                    let bound = 2.0 * columns as f64 * f64::from(f32::EPSILON);
+                    let mut bound = 2.0 * columns as f64 * f64::from(f32::EPSILON);
+                    if isa.amx().is_some() && matches!(element, ElementType::Bf16 | ElementType::F16) {
+                        // Such weights meet 17 bits of x.
+                        bound += 2f64.powi(-17);
+                    }
                     for (at, (ours, (sum, size))) in out.iter().zip(defined(&raw, &held)).enumerate() {
                         let error = (f64::from(*ours) - sum).abs();
                         assert!(
@@ -374,7 +403,8 @@ mod tests {
     fn a_row_has_the_same_bits_alone_and_among_others() {
         for isa in Isa::available() {
             for element in ELEMENTS {
-                let (tokens, rows, columns) = (29, 70, 48 * element.block_values().min(16));
+                // Whole tiles of each kernel, and a part of one.
+                let (tokens, rows, columns) = (75, 70, 48 * element.block_values().min(16));
                 let raw = matrix(rows, columns, element, 3);
                 let input = spiky(tokens * columns, 4);
                 let pool = Pool::new(2);

@@ -11,6 +11,8 @@
 //! pieces, so a prompt in one pass, in pieces and token by token gives the same bits.
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod blocks;
 pub mod cache;
@@ -23,6 +25,7 @@ pub mod halves;
 pub mod matmul;
 pub(crate) mod memory;
 pub mod norm;
+mod output;
 mod packed_matrix;
 pub mod quantize;
 mod quantized_panel;

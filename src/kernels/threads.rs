@@ -240,6 +240,13 @@ fn enter(shared: &Shared, generation: u64) -> bool {
         .is_ok()
 }
 
+/// Parks; the system need not keep tiles meanwhile.
+fn park() {
+    #[cfg(target_arch = "x86_64")]
+    super::amx::release();
+    std::thread::park();
+}
+
 /// Spins, then parks, until the generation is no longer `seen`; answers the new one.
 fn wait_for_region(shared: &Shared, worker: usize, seen: u64) -> u64 {
     let parked = &shared.parked[worker];
@@ -250,7 +257,7 @@ fn wait_for_region(shared: &Shared, worker: usize, seen: u64) -> u64 {
     loop {
         // Not `parked`: regions do not wake it.
         while lent() {
-            std::thread::park();
+            park();
             started = Instant::now();
         }
         if generation() != seen {
@@ -261,7 +268,7 @@ fn wait_for_region(shared: &Shared, worker: usize, seen: u64) -> u64 {
             parked.store(true, Ordering::SeqCst);
             // Looked at again after the flag: either `run` sees the flag, or we see its generation.
             while generation() == seen {
-                std::thread::park();
+                park();
             }
             parked.store(false, Ordering::SeqCst);
         } else {

@@ -53,6 +53,15 @@ impl Element for half::f16 {
     }
 }
 
+/// Some rows of x, and where their products with a panel go: `[rows]` of 32, `out_row` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub first: usize,
+    pub rows: usize,
+    pub out: *mut f32,
+    pub out_row: usize,
+}
+
 /// Where a tile reads and writes. x lies in blocks, `[depth / 16][rows][16]`, the last of which may go
 /// beyond `depth`; the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
 #[derive(Clone, Copy)]

@@ -1,5 +1,5 @@
-//! Vectors in four tiers: plain Rust, AVX2 with FMA and F16C, AVX-512, and that with VNNI, which
-//! multiplies bytes.
+//! Vectors in tiers: plain Rust, AVX2 with FMA and F16C, AVX-512, and that with VNNI, which multiplies
+//! bytes. Above them is [AMX](super::amx), beside which vectors are those of VNNI.
 //!
 //! Kernels are written once over [`Simd`] and compiled once per tier; [`Isa`] says which tier to
 //! run. An [`Isa`] value exists only for a tier that this CPU has, so passing one is the proof
@@ -26,6 +26,8 @@ pub(super) enum Tier {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Isa {
@@ -48,6 +50,10 @@ impl Isa {
                     found.push(Isa(Tier::Avx512));
                     if is_x86_feature_detected!("avx512vnni") {
                         found.push(Isa(Tier::Avx512Vnni));
+                        // Rows are cut with the instructions for bf16.
+                        if is_x86_feature_detected!("avx512bf16") && super::amx::available() {
+                            found.push(Isa(Tier::Amx));
+                        }
                     }
                 }
             }
@@ -73,7 +79,7 @@ impl Isa {
         }
     }
 
-    /// `plain`, `avx2`, `avx512` or `avx512vnni`.
+    /// `plain`, `avx2`, `avx512`, `avx512vnni` or `amx`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Tier::Plain => "plain",
@@ -83,13 +89,29 @@ impl Isa {
             Tier::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx => "amx",
         }
     }
 
     pub(super) fn tier(self) -> Tier {
         self.0
     }
+
+    /// Where tiles of bf16 are to be multiplied in one instruction.
+    pub(super) fn amx(self) -> Option<Amx> {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Tier::Amx {
+            return Some(Amx(()));
+        }
+        None
+    }
 }
+
+/// The proof that this CPU and the system have AMX.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+pub(super) struct Amx(());
 
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,7 +159,9 @@ macro_rules! dispatch {
                     #[cfg(target_arch = "x86_64")]
                     $crate::kernels::simd::Tier::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    $crate::kernels::simd::Tier::Avx512Vnni => avx512vnni($($arg),*),
+                    $crate::kernels::simd::Tier::Avx512Vnni | $crate::kernels::simd::Tier::Amx => {
+                        avx512vnni($($arg),*)
+                    }
                 }
             }
         }

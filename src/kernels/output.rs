@@ -1,0 +1,57 @@
+//! Where the products of rows and panels go: some columns of a matrix `[tokens][columns]`.
+
+use std::mem::MaybeUninit;
+
+use super::PANEL;
+use super::threads::SharedSlice;
+use super::tile::Tile;
+
+/// The most rows that any kernel multiplies at a time.
+pub(super) const MOST_ROWS: usize = 32;
+
+/// The columns of one part of a matrix's rows, among those of all parts.
+pub(super) struct Output<'a> {
+    pub out: &'a SharedSlice<MaybeUninit<f32>>,
+    /// Of a row of the whole result.
+    pub columns: usize,
+    /// Where those of this part start, and how many there are.
+    pub first_column: usize,
+    pub width: usize,
+}
+
+impl Output<'_> {
+    /// Panels of the part; the last may be wider than what is left.
+    pub fn panels(&self) -> usize {
+        self.width.div_ceil(PANEL)
+    }
+
+    /// Has `compute` write the products of some rows, at most 32, with a panel.
+    ///
+    /// # Safety
+    /// No two threads may be at the same rows of the same panel.
+    pub unsafe fn tile(&self, panel: usize, first: usize, rows: usize, compute: impl FnOnce(Tile)) {
+        if self.width - panel * PANEL >= PANEL {
+            let at = first * self.columns + self.first_column + panel * PANEL;
+            // SAFETY: in the slice, which is [tokens][columns].
+            let out = unsafe { self.out.start().add(at) }.cast();
+            return compute(Tile { first, rows, out, out_row: self.columns });
+        }
+        let mut products = [0f32; MOST_ROWS * PANEL];
+        compute(Tile { first, rows, out: products.as_mut_ptr(), out_row: PANEL });
+        // SAFETY: the caller's promise.
+        unsafe { self.put(panel, first, &products[..rows * PANEL]) };
+    }
+
+    /// Copies the products of some rows with a panel, `[rows][32]`.
+    ///
+    /// # Safety
+    /// As [`tile`](Self::tile).
+    pub unsafe fn put(&self, panel: usize, first: usize, products: &[f32]) {
+        let width = PANEL.min(self.width - panel * PANEL);
+        for (row, products) in products.chunks_exact(PANEL).enumerate() {
+            let at = (first + row) * self.columns + self.first_column + panel * PANEL;
+            // SAFETY: the caller's promise.
+            unsafe { self.out.part(at, width) }.write_copy_of_slice(&products[..width]);
+        }
+    }
+}
