@@ -81,8 +81,8 @@ impl Product<'_> {
                     let rows = (self.tokens - first).min(2 * ROWS);
                     for (panel, planes) in panels.clone().zip(planes.chunks_exact(lines)) {
                         let columns = columns(panel);
-                        // SAFETY: rows in pieces prove that there is AMX; x has these rows, of as many columns as the panel; each panel
-                        // belongs to one task.
+                        // SAFETY: rows in pieces prove that there is AMX; x has these rows, of as many
+                        // columns as the panel; each panel belongs to one task.
                         unsafe {
                             self.output.tile(panel, first, rows, |tile| match rows > ROWS {
                                 true => filled::<C, true>(&columns, planes, self.x, tile),
