@@ -146,20 +146,25 @@ pub(super) fn position(quad: usize, columns: usize) -> usize {
     let (pair, of_pair) = (quad / (2 * SPAN_QUADS) * (2 * SPAN_QUADS), quad % (2 * SPAN_QUADS));
     pair + match of_pair.checked_sub(SPAN_QUADS) {
         Some(second) => 2 * second + 1,
-        None => of_pair + of_pair.min(in_turns(pair, columns)),
+        None => of_pair + of_pair.min(in_turns(pair, SPAN_QUADS, columns / QUAD)),
     }
 }
 
 /// Which four columns are at a [`position`].
 pub(super) fn quad_at(position: usize, columns: usize) -> usize {
-    let (pair, of_pair) = (position / (2 * SPAN_QUADS) * (2 * SPAN_QUADS), position % (2 * SPAN_QUADS));
-    let both = in_turns(pair, columns);
-    pair + if of_pair < 2 * both { of_pair % 2 * SPAN_QUADS + of_pair / 2 } else { of_pair - both }
+    at_turn(position, SPAN_QUADS, columns / QUAD)
 }
 
-/// How many fours of the second of two spans there are: all of them take turns with the first's.
-fn in_turns(pair: usize, columns: usize) -> usize {
-    (columns / QUAD - pair).saturating_sub(SPAN_QUADS).min(SPAN_QUADS)
+/// Which of `all` is the `turn`th where those of two spans, of `of_span` each, take turns.
+pub(super) fn at_turn(turn: usize, of_span: usize, all: usize) -> usize {
+    let (pair, of_pair) = (turn / (2 * of_span) * (2 * of_span), turn % (2 * of_span));
+    let both = in_turns(pair, of_span, all);
+    pair + if of_pair < 2 * both { of_pair % 2 * of_span + of_pair / 2 } else { of_pair - both }
+}
+
+/// How many of the second of two spans there are: all of them take turns with the first's.
+fn in_turns(pair: usize, of_span: usize, all: usize) -> usize {
+    (all - pair).saturating_sub(of_span).min(of_span)
 }
 
 /// Folds a panel `[columns][32]` of bf16 whose rows are in their [places](place): the high byte that

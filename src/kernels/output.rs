@@ -7,7 +7,7 @@ use super::threads::SharedSlice;
 use super::tile::Tile;
 
 /// The most rows that any kernel multiplies at a time.
-pub(super) const MOST_ROWS: usize = 32;
+const MOST_ROWS: usize = 32;
 
 /// The columns of one part of a matrix's rows, among those of all parts.
 pub(super) struct Output<'a> {
@@ -30,28 +30,19 @@ impl Output<'_> {
     /// # Safety
     /// No two threads may be at the same rows of the same panel.
     pub unsafe fn tile(&self, panel: usize, first: usize, rows: usize, compute: impl FnOnce(Tile)) {
-        if self.width - panel * PANEL >= PANEL {
-            let at = first * self.columns + self.first_column + panel * PANEL;
+        let at = first * self.columns + self.first_column + panel * PANEL;
+        let left = self.width - panel * PANEL;
+        if left >= PANEL {
             // SAFETY: in the slice, which is [tokens][columns].
             let out = unsafe { self.out.start().add(at) }.cast();
             return compute(Tile { first, rows, out, out_row: self.columns });
         }
         let mut products = [0f32; MOST_ROWS * PANEL];
         compute(Tile { first, rows, out: products.as_mut_ptr(), out_row: PANEL });
-        // SAFETY: the caller's promise.
-        unsafe { self.put(panel, first, &products[..rows * PANEL]) };
-    }
-
-    /// Copies the products of some rows with a panel, `[rows][32]`.
-    ///
-    /// # Safety
-    /// As [`tile`](Self::tile).
-    pub unsafe fn put(&self, panel: usize, first: usize, products: &[f32]) {
-        let width = PANEL.min(self.width - panel * PANEL);
-        for (row, products) in products.chunks_exact(PANEL).enumerate() {
-            let at = (first + row) * self.columns + self.first_column + panel * PANEL;
+        for (row, products) in products.chunks_exact(PANEL).take(rows).enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { self.out.part(at, width) }.write_copy_of_slice(&products[..width]);
+            let out = unsafe { self.out.part(at + row * self.columns, left) };
+            out.write_copy_of_slice(&products[..left]);
         }
     }
 }

@@ -64,7 +64,7 @@ thread_local! {
 }
 
 /// Gives each of the eight tiles its rows, unless it has them; all are 64 bytes wide. (It takes the CPU
-/// about as long as a hundred products of tiles.)
+/// about as long as fifty products of tiles.)
 ///
 /// # Safety
 /// AMX must be [`available`]; rows are 1 to 16.

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use super::super::folded_panel::{Apart, Notes, QUAD, QUAD_BYTES, position};
+use super::super::folded_panel::{Apart, Notes, QUAD, QUAD_BYTES, at_turn, position};
 use super::super::folded_tile::unfold;
 use super::super::memory::written;
 use super::super::simd::{Avx512Vnni, Simd};
@@ -270,10 +270,7 @@ impl Columns for InTwelveBits<'_> {
 
     /// Two spans take turns.
     fn step(&self, number: usize) -> usize {
-        let (pair, of_pair) = (number / (2 * SPAN_STEPS) * 2 * SPAN_STEPS, number % (2 * SPAN_STEPS));
-        let steps = self.columns.div_ceil(STEP);
-        let both = (steps - pair).saturating_sub(SPAN_STEPS).min(SPAN_STEPS);
-        pair + if of_pair < 2 * both { of_pair % 2 * SPAN_STEPS + of_pair / 2 } else { of_pair - both }
+        at_turn(number, SPAN_STEPS, self.columns.div_ceil(STEP))
     }
 
     #[inline(always)]

@@ -69,6 +69,8 @@ impl Product<'_> {
         let together = panels.div_ceil(tasks);
         self.pool.for_each(panels.div_ceil(together), 1, |task| {
             let panels = task * together..panels.min((task + 1) * together);
+            // Steps have one order in all panels.
+            let order = columns(panels.start);
             with_planes(panels.len() * lines, |planes| {
                 for (panel, planes) in panels.clone().zip(planes.chunks_exact_mut(lines)) {
                     let mut columns = columns(panel);
@@ -80,13 +82,12 @@ impl Product<'_> {
                 for first in (0..self.tokens).step_by(2 * ROWS) {
                     let rows = (self.tokens - first).min(2 * ROWS);
                     for (panel, planes) in panels.clone().zip(planes.chunks_exact(lines)) {
-                        let columns = columns(panel);
                         // SAFETY: rows in pieces prove that there is AMX; x has these rows, of as many
                         // columns as the panel; each panel belongs to one task.
                         unsafe {
                             self.output.tile(panel, first, rows, |tile| match rows > ROWS {
-                                true => filled::<C, true>(&columns, planes, self.x, tile),
-                                false => filled::<C, false>(&columns, planes, self.x, tile),
+                                true => filled::<C, true>(&order, planes, self.x, tile),
+                                false => filled::<C, false>(&order, planes, self.x, tile),
                             });
                         }
                     }
@@ -208,10 +209,10 @@ fn with_planes(lines: usize, work: impl FnOnce(&mut [Line])) {
     });
 }
 
-/// One or two tiles of rows times a panel whose planes are there. Tiles 0 to 3 are sums, 4 and 5 rows, 6
+/// One or two tiles of rows times a panel whose planes are there, in the `order` of its steps. Tiles 0 to 3 are sums, 4 and 5 rows, 6
 /// and 7 the halves of a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn filled<C: Columns, const TWO: bool>(columns: &C, planes: &[Line], x: &PiecedRows, tile: Tile) {
+unsafe fn filled<C: Columns, const TWO: bool>(order: &C, planes: &[Line], x: &PiecedRows, tile: Tile) {
     let first = tile.rows.min(ROWS);
     let second = if TWO { tile.rows - ROWS } else { first };
     let (a, b) = (first as u8, second as u8);
@@ -224,7 +225,7 @@ unsafe fn filled<C: Columns, const TWO: bool>(columns: &C, planes: &[Line], x: &
         tile_zero!(3);
     }
     for (number, planes) in planes.chunks_exact(lines_of::<C>()).enumerate() {
-        let step = columns.step(number) * C::PIECES * ROW_BYTES;
+        let step = order.step(number) * C::PIECES * ROW_BYTES;
         let x = [x_tiles[0].add(step * first), x_tiles[1].add(step * second)];
         macro_rules! load_rows {
             ($piece:literal) => {
