@@ -361,11 +361,14 @@ impl Job<'_> {
         let mut block = Block { kv_head, first_row, rows, packed: vec![0.0; head_dim * rows] };
         for (first, rows) in block.tiles() {
             let packed = &mut block.packed[first * head_dim..(first + rows) * head_dim];
-            for row in 0..rows {
+            let mut queries = [&[][..]; TILE_ROWS];
+            for (row, query) in queries[..rows].iter_mut().enumerate() {
                 let (token, head) = self.token_and_head(kv_head, first_row + first + row);
-                let query = &self.queries.rows[token * self.queries.row_len + head * head_dim..][..head_dim];
-                for (packed, value) in packed.chunks_exact_mut(rows).zip(query) {
-                    packed[row] = value * self.queries.scale;
+                *query = &self.queries.rows[token * self.queries.row_len + head * head_dim..][..head_dim];
+            }
+            for (dimension, packed) in packed.chunks_exact_mut(rows).enumerate() {
+                for (packed, query) in packed.iter_mut().zip(queries) {
+                    *packed = query[dimension] * self.queries.scale;
                 }
             }
         }

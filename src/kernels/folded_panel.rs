@@ -111,11 +111,11 @@ impl Notes<'_> {
             let (column, weight) = (apart.column as usize, apart.weight.to_f32());
             // SAFETY: the caller's promises; the column and the row are the panel's.
             unsafe {
-                let mut x = args.x.add(column / BLOCK * args.rows * BLOCK + column % BLOCK);
+                let mut x = args.x.add(column / BLOCK * args.x_block + column % BLOCK);
                 let mut out = args.out.add(apart.row.into());
                 for _ in 0..args.rows {
                     *out += weight * *x;
-                    (x, out) = (x.wrapping_add(BLOCK), out.wrapping_add(args.out_row));
+                    (x, out) = (x.wrapping_add(args.x_row), out.wrapping_add(args.out_row));
                 }
             }
         }

@@ -110,14 +110,14 @@ unsafe fn two_spans<S: Simd, const ROWS: usize, const PARTS: usize>(args: TileAr
         let second = args.depth.min(first + SPAN);
         let (blocks, both) = ((second - first) / BLOCK, SPAN.min(args.depth - second) / BLOCK);
         let mut sums = [[[[S::splat(0.0); 2]; PARTS]; ROWS]; 2];
-        let x = [args.x.add(first * ROWS), args.x.add(second * ROWS)];
+        let x = [first, second].map(|column| args.x.wrapping_add(column / BLOCK * args.x_block));
         for block in 0..blocks {
             for four in 0..BLOCK / QUAD {
-                let at = block * ROWS * BLOCK + four * QUAD;
-                add_quad::<S, ROWS, PARTS>(quad, x[0].add(at), highs, &mut sums[0]);
+                let at = block * args.x_block + four * QUAD;
+                add_quad::<S, ROWS, PARTS>(quad, x[0].add(at), args.x_row, highs, &mut sums[0]);
                 quad = quad.add(QUAD_BYTES);
                 if block < both {
-                    add_quad::<S, ROWS, PARTS>(quad, x[1].add(at), highs, &mut sums[1]);
+                    add_quad::<S, ROWS, PARTS>(quad, x[1].add(at), args.x_row, highs, &mut sums[1]);
                     quad = quad.add(QUAD_BYTES);
                 }
             }
@@ -137,16 +137,16 @@ unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
     highs: &[u8; 16],
 ) {
     let highs = S::repeat_16(highs.as_ptr());
-    let mut x = args.x.add(first_row * BLOCK);
+    let mut x = args.x.add(first_row * args.x_row);
     let out = TileArgs { out: args.out.add(first_row * args.out_row), ..args };
     for span in (0..args.depth).step_by(SPAN) {
         let mut sums = [[[S::splat(0.0); 2]; PARTS]; ROWS];
         for block in (span..args.depth.min(span + SPAN)).step_by(BLOCK) {
             for four in 0..BLOCK / QUAD {
                 let quad = args.panel.add(position(block / QUAD + four, args.depth) * QUAD_BYTES);
-                add_quad::<S, ROWS, PARTS>(quad, x.add(four * QUAD), highs, &mut sums);
+                add_quad::<S, ROWS, PARTS>(quad, x.add(four * QUAD), args.x_row, highs, &mut sums);
             }
-            x = x.wrapping_add(args.rows * BLOCK);
+            x = x.wrapping_add(args.x_block);
         }
         store::<S, ROWS, PARTS>(out, &sums, span == 0);
     }
@@ -164,6 +164,7 @@ fn ask_ahead(quad: *const u8) {
 unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
     quad: *const u8,
     x: *const f32,
+    x_row: usize,
     highs: S::Bytes,
     sums: &mut Sums<S::Vector, ROWS, PARTS>,
 ) {
@@ -172,7 +173,7 @@ unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
         let columns = unfold::<S>(quad, part, highs);
         for (column, weights) in columns.into_iter().enumerate() {
             for (row, sums) in sums.iter_mut().enumerate() {
-                let value = S::splat(*x.add(row * BLOCK + column));
+                let value = S::splat(*x.add(row * x_row + column));
                 for (sum, weights) in sums[part].iter_mut().zip(weights) {
                     *sum = S::fma(value, weights, *sum);
                 }

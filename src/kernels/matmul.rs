@@ -8,7 +8,6 @@
 //! multiplies weights of 16 and 32 bits. Quantised weights meet activations that are
 //! [quantised](super::quantized_rows) too.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -43,8 +42,8 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32]) -> V
     let tokens = input.len() / depth;
     assert_eq!(input.len(), tokens * depth, "input must be [tokens, {depth}]");
     let quantized = |part: &&Part| part.element.is_quantized();
-    let packed = || pack_rows(pool, input, depth);
-    let packed = (!weights.parts().iter().all(|part| quantized(&part)) && isa.amx().is_none()).then(packed);
+    let any = || Rows::new(pool, input, depth);
+    let any = (!weights.parts().iter().all(|part| quantized(&part)) && isa.amx().is_none()).then(any);
     let rows = weights.parts().iter().find(quantized).map(|_| QuantizedRows::new(isa, pool, input, depth));
     let multiply = |out: &mut [MaybeUninit<f32>]| {
         let out = SharedSlice::new(out);
@@ -52,9 +51,9 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32]) -> V
         for part in weights.parts() {
             let output = Output { out: &out, columns, first_column, width: part.rows };
             let job = Job { isa, pool, depth, tokens, part, output };
-            match (&rows, &packed, isa.amx()) {
+            match (&rows, &any, isa.amx()) {
                 (Some(rows), ..) if part.element.is_quantized() => job.run_quantized(rows),
-                (_, Some(packed), _) => job.run_any(packed),
+                (_, Some(any), _) => job.run_any(any),
                 #[cfg(target_arch = "x86_64")]
                 (_, _, Some(amx)) => job.run_amx(amx, input),
                 _ => unreachable!("rows are prepared for every part"),
@@ -66,36 +65,65 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32]) -> V
     unsafe { written(tokens * columns, multiply) }
 }
 
-/// Rows in tiles of up to 12, each in blocks, `[depth / 16][rows of the tile][16]`, the last of which
-/// is filled up. One row whose blocks are all whole is packed as it is.
-fn pack_rows<'a>(pool: &Pool, input: &'a [f32], depth: usize) -> Cow<'a, [f32]> {
-    let (tokens, blocks) = (input.len() / depth, depth.div_ceil(BLOCK));
-    if tokens == 1 && depth.is_multiple_of(BLOCK) {
-        return Cow::Borrowed(input);
+/// The rows of x, `[tokens, depth]`, for tiles to read.
+enum Rows<'a> {
+    AsTheyAre(&'a [f32]),
+    /// In tiles of up to 12 rows, each in blocks `[depth / 16][rows][16]`.
+    Packed(Vec<f32>),
+}
+
+/// Rows a multiple of so many bytes apart have the same few places in a CPU's first cache, which cannot
+/// hold a line of each row of a tile then.
+const SAME_PLACE: usize = 4096;
+
+impl<'a> Rows<'a> {
+    fn new(pool: &Pool, input: &'a [f32], depth: usize) -> Rows<'a> {
+        let several = input.len() > depth;
+        if several && (depth * size_of::<f32>()).is_multiple_of(SAME_PLACE) {
+            Rows::Packed(pack_rows(pool, input, depth))
+        } else {
+            Rows::AsTheyAre(input)
+        }
     }
+
+    fn args<W>(&self, depth: usize, weights: &[W], tile: Tile) -> TileArgs<W> {
+        let (values, x_row, x_block) = match self {
+            Rows::AsTheyAre(values) => (*values, depth, BLOCK),
+            Rows::Packed(values) => (&**values, BLOCK, tile.rows * BLOCK),
+        };
+        TileArgs {
+            rows: tile.rows,
+            depth,
+            x: values[tile.first * depth..(tile.first + tile.rows) * depth].as_ptr(),
+            x_row,
+            x_block,
+            panel: weights.as_ptr(),
+            out: tile.out,
+            out_row: tile.out_row,
+        }
+    }
+}
+
+/// [Packs](Rows::Packed) rows whose blocks are all whole.
+fn pack_rows(pool: &Pool, input: &[f32], depth: usize) -> Vec<f32> {
+    let tokens = input.len() / depth;
     let pack = |packed: &mut [MaybeUninit<f32>]| {
         let shared = SharedSlice::new(packed);
         pool.for_each(tokens.div_ceil(TILE_ROWS), 1, |tile| {
             let first = tile * TILE_ROWS;
             let rows = TILE_ROWS.min(tokens - first);
             // SAFETY: each tile is packed by one thread.
-            let packed = unsafe { shared.part(first * blocks * BLOCK, rows * blocks * BLOCK) };
+            let packed = unsafe { shared.part(first * depth, rows * depth) };
             for (row, values) in input[first * depth..][..rows * depth].chunks_exact(depth).enumerate() {
-                let (whole, rest) = values.as_chunks::<BLOCK>();
                 let places = packed[row * BLOCK..].chunks_mut(rows * BLOCK);
-                for (block, place) in whole.iter().zip(places) {
+                for (block, place) in values.as_chunks::<BLOCK>().0.iter().zip(places) {
                     place[..BLOCK].write_copy_of_slice(block);
-                }
-                if !rest.is_empty() {
-                    let place = &mut packed[(whole.len() * rows + row) * BLOCK..][..BLOCK];
-                    place.fill(MaybeUninit::new(0.0));
-                    place[..rest.len()].write_copy_of_slice(rest);
                 }
             }
         });
     };
     // SAFETY: every block of every row is written.
-    Cow::Owned(unsafe { written(tokens * blocks * BLOCK, pack) })
+    unsafe { written(input.len(), pack) }
 }
 
 /// Bytes of the rows that are taken through all panels before the next rows: about what the second
@@ -123,17 +151,17 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Parts that are not quantised.
-    fn run_any(&self, packed: &[f32]) {
+    fn run_any(&self, x: &Rows<'_>) {
         match (self.part.folded(), self.part.element) {
-            (Some(folded), _) => self.run_folded(packed, folded),
+            (Some(folded), _) => self.run_folded(x, folded),
             (None, ElementType::F32) => {
-                self.run::<f32>(packed, Kernel { tile: blocked_tile_f32, widen: None });
+                self.run::<f32>(x, Kernel { tile: blocked_tile_f32, widen: None });
             }
             (None, ElementType::Bf16) => {
-                self.run(packed, Kernel { tile: blocked_tile_bf16, widen: Some(widen_bf16) });
+                self.run(x, Kernel { tile: blocked_tile_bf16, widen: Some(widen_bf16) });
             }
             (None, ElementType::F16) => {
-                self.run(packed, Kernel { tile: blocked_tile_f16, widen: Some(widen_f16) });
+                self.run(x, Kernel { tile: blocked_tile_f16, widen: Some(widen_f16) });
             }
             (None, other) => unreachable!("no matrix is packed as {other}"),
         }
@@ -170,20 +198,20 @@ impl Job<'_> {
         product.run(|panel| columns(panel, &weights[panel * panel_len..(panel + 1) * panel_len]));
     }
 
-    fn run<W: PanelValue>(&self, packed: &[f32], kernel: Kernel<W>) {
+    fn run<W: PanelValue>(&self, x: &Rows<'_>, kernel: Kernel<W>) {
         self.each_panel(|panel, weights, tiles| match kernel.widen {
             // Several tiles: widen the panel once, instead of once each.
             Some(widen) if tiles.len() > 1 => WIDE.with_borrow_mut(|wide| {
                 wide.resize(self.depth * PANEL, 0.0);
                 // SAFETY: `weights` is a panel of `depth` columns, `wide` is [depth][32].
                 unsafe { widen(self.isa, weights, wide) };
-                self.panel(panel, tiles, |tile| self.tile(packed, wide, blocked_tile_f32, tile));
+                self.panel(panel, tiles, |tile| self.tile(x, wide, blocked_tile_f32, tile));
             }),
-            _ => self.panel(panel, tiles, |tile| self.tile(packed, weights, kernel.tile, tile)),
+            _ => self.panel(panel, tiles, |tile| self.tile(x, weights, kernel.tile, tile)),
         });
     }
 
-    fn run_folded(&self, packed: &[f32], folded: &Folded) {
+    fn run_folded(&self, x: &Rows<'_>, folded: &Folded) {
         self.each_panel(|panel, weights: &[u8], tiles| {
             let notes = folded.notes(panel);
             let few = tiles.len() == 1;
@@ -195,12 +223,12 @@ impl Job<'_> {
                 self.panel(panel, tiles, |tile| {
                     if few {
                         // SAFETY: as in `tile`, with a folded panel.
-                        unsafe { folded_tile(self.isa, self.args(packed, weights, tile), notes) };
+                        unsafe { folded_tile(self.isa, x.args(self.depth, weights, tile), notes) };
                     } else {
-                        self.tile(packed, wide, blocked_tile_f32, tile);
+                        self.tile(x, wide, blocked_tile_f32, tile);
                     }
                     // SAFETY: as in `tile`.
-                    unsafe { notes.add(self.args(packed, weights, tile)) };
+                    unsafe { notes.add(x.args(self.depth, weights, tile)) };
                 });
             });
         });
@@ -250,22 +278,9 @@ impl Job<'_> {
         });
     }
 
-    fn tile<W>(&self, packed: &[f32], weights: &[W], kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
+    fn tile<W>(&self, x: &Rows<'_>, weights: &[W], kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
         // SAFETY: x is [blocks of depth][rows][16], the panel has `depth` columns, out has room.
-        unsafe { kernel(self.isa, self.args(packed, weights, tile)) };
-    }
-
-    fn args<W>(&self, packed: &[f32], weights: &[W], tile: Tile) -> TileArgs<W> {
-        let width = self.depth.next_multiple_of(BLOCK);
-        let x = &packed[tile.first * width..(tile.first + tile.rows) * width];
-        TileArgs {
-            rows: tile.rows,
-            depth: self.depth,
-            x: x.as_ptr(),
-            panel: weights.as_ptr(),
-            out: tile.out,
-            out_row: tile.out_row,
-        }
+        unsafe { kernel(self.isa, x.args(self.depth, weights, tile)) };
     }
 
     /// All columns of one panel, for a range of tiles.
@@ -403,16 +418,18 @@ mod tests {
     fn a_row_has_the_same_bits_alone_and_among_others() {
         for isa in Isa::available() {
             for element in ELEMENTS {
-                // Whole tiles of each kernel, and a part of one.
-                let (tokens, rows, columns) = (75, 70, 48 * element.block_values().min(16));
-                let raw = matrix(rows, columns, element, 3);
-                let input = spiky(tokens * columns, 4);
-                let pool = Pool::new(2);
-                let weights = PackedMatrix::pack(&pool, &[raw], &[element]).unwrap();
-                let together = matmul(isa, &pool, &weights, &input);
-                let one = Pool::new(1);
-                for (x, expected) in input.chunks_exact(columns).zip(together.chunks_exact(rows)) {
-                    assert_eq!(matmul(isa, &one, &weights, x), expected, "{isa} {element}");
+                // Whole tiles of each kernel, and a part of one; rows that are packed, and others.
+                let (tokens, rows) = (75, 70);
+                for columns in [48 * element.block_values().min(16), 1024] {
+                    let raw = matrix(rows, columns, element, 3);
+                    let input = spiky(tokens * columns, 4);
+                    let pool = Pool::new(2);
+                    let weights = PackedMatrix::pack(&pool, &[raw], &[element]).unwrap();
+                    let together = matmul(isa, &pool, &weights, &input);
+                    let one = Pool::new(1);
+                    for (x, expected) in input.chunks_exact(columns).zip(together.chunks_exact(rows)) {
+                        assert_eq!(matmul(isa, &one, &weights, x), expected, "{isa} {element} {columns}");
+                    }
                 }
             }
         }

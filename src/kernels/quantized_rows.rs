@@ -20,6 +20,9 @@ use super::{Isa, Pool};
 /// How many times as large as the mean of the groups' largest a value must be to be kept as it is.
 pub const OUTLIER: f32 = 1.5;
 
+/// What weights of 4 bits are biased by, if by anything.
+pub(super) const NIBBLE_BIAS: i32 = 8;
+
 /// Rows in tiles of up to 12. In a tile of *r* rows, integers are `[depth / 32][r][32]`, scales and
 /// sums `[depth / 32][r]`.
 pub(super) struct QuantizedRows {
@@ -34,7 +37,8 @@ pub(super) struct QuantizedRows {
 struct Owned {
     integers: Vec<MaybeUninit<i8>>,
     scales: Vec<MaybeUninit<f32>>,
-    integer_sums: Vec<MaybeUninit<i32>>,
+    byte_starts: Vec<MaybeUninit<i32>>,
+    nibble_starts: Vec<MaybeUninit<i32>>,
     sums: Vec<MaybeUninit<f32>>,
     outlying: Vec<MaybeUninit<u8>>,
     columns: Vec<MaybeUninit<OutlyingColumn>>,
@@ -55,8 +59,10 @@ pub(super) struct OutlyingColumn {
 pub(super) struct TileIntegers {
     pub integers: *mut i8,
     pub scales: *mut f32,
-    /// Σ of a group's integers.
-    pub integer_sums: *mut i32,
+    /// −Σ of a group's integers times the bias of weights of 8 bits: where the sum of products starts.
+    pub byte_starts: *mut i32,
+    /// The same for weights of 4 bits that have one.
+    pub nibble_starts: *mut i32,
     /// Σ of a group's values, as they are held.
     pub sums: *mut f32,
     /// `[depth / 32]`: how many of the group's columns follow in `columns`.
@@ -89,7 +95,8 @@ impl QuantizedRows {
         let mut owned = Owned {
             integers: unwritten(input.len()),
             scales: unwritten(tokens * groups),
-            integer_sums: unwritten(tokens * groups),
+            byte_starts: unwritten(tokens * groups),
+            nibble_starts: unwritten(tokens * groups),
             sums: unwritten(tokens * groups),
             outlying: unwritten(tiles * groups),
             // As many as there can be; what is never written takes no memory.
@@ -99,7 +106,8 @@ impl QuantizedRows {
         let start = TileIntegers {
             integers: owned.integers.as_mut_ptr().cast(),
             scales: owned.scales.as_mut_ptr().cast(),
-            integer_sums: owned.integer_sums.as_mut_ptr().cast(),
+            byte_starts: owned.byte_starts.as_mut_ptr().cast(),
+            nibble_starts: owned.nibble_starts.as_mut_ptr().cast(),
             sums: owned.sums.as_mut_ptr().cast(),
             outlying: owned.outlying.as_mut_ptr().cast(),
             columns: owned.columns.as_mut_ptr().cast(),
@@ -122,7 +130,8 @@ impl QuantizedRows {
         TileIntegers {
             integers: start.integers.wrapping_add(group * GROUP),
             scales: start.scales.wrapping_add(group),
-            integer_sums: start.integer_sums.wrapping_add(group),
+            byte_starts: start.byte_starts.wrapping_add(group),
+            nibble_starts: start.nibble_starts.wrapping_add(group),
             sums: start.sums.wrapping_add(group),
             outlying: start.outlying.wrapping_add(tile),
             columns: start.columns.wrapping_add(tile * GROUP),
@@ -170,41 +179,54 @@ unsafe fn quantize_tile_body<S: Simd>(input: &[f32], depth: usize, out: TileInte
     for group in 0..groups {
         let at = group * rows;
         let values = |row: usize| input.as_ptr().add(row * depth + group * GROUP);
-        let mut outlying = [0u16; GROUP];
-        let mut any = false;
+        // Of each column the rows whose value stands apart, and a bit for each column that has any.
+        let (mut outlying, mut any) = ([0u16; GROUP], 0u32);
         for (row, limit) in limits[..rows].iter().enumerate() {
             let largest = *out.scales.add(at + row);
             if largest > *limit {
-                any = true;
-                let mut rest = values(row).cast::<[f32; GROUP]>().read();
-                let mut apart = 0.0;
-                for (value, outlying) in rest.iter_mut().zip(&mut outlying) {
-                    if value.abs() > *limit {
-                        *outlying |= 1 << row;
-                        apart += *value;
-                        *value = 0.0;
-                    }
+                let mut rest = [0f32; GROUP];
+                let (largest, apart, mut bits) = set_apart::<S>(values(row), *limit, &mut rest);
+                any |= bits;
+                while bits != 0 {
+                    outlying[bits.trailing_zeros() as usize] |= 1 << row;
+                    bits &= bits - 1;
                 }
-                let largest = rest.iter().fold(0f32, |largest, value| largest.max(value.abs()));
                 *out.sums.add(at + row) = apart + quantize_group::<S>(rest.as_ptr(), largest, out, at + row);
             } else {
                 *out.sums.add(at + row) = quantize_group::<S>(values(row), largest, out, at + row);
             }
         }
         let before = columns;
-        if any {
-            for (column, outlying) in outlying.iter().enumerate().filter(|(_, rows)| **rows != 0) {
-                *out.columns.add(columns) = OutlyingColumn { column: column as u8, rows: *outlying };
-                for row in 0..rows {
-                    let apart = outlying >> row & 1 == 1;
-                    *out.values.add(columns * rows + row) =
-                        if apart { *values(row).add(column) } else { 0.0 };
-                }
-                columns += 1;
+        while any != 0 {
+            let column = any.trailing_zeros() as usize;
+            any &= any - 1;
+            *out.columns.add(columns) = OutlyingColumn { column: column as u8, rows: outlying[column] };
+            for row in 0..rows {
+                let apart = outlying[column] >> row & 1 == 1;
+                *out.values.add(columns * rows + row) = if apart { *values(row).add(column) } else { 0.0 };
             }
+            columns += 1;
         }
         *out.outlying.add(group) = (columns - before) as u8;
     }
+}
+
+/// Copies a group, with 0 for values whose size is above the limit; answers the largest size of the
+/// rest, the sum of those above, and a bit for the column of each.
+#[inline(always)]
+unsafe fn set_apart<S: Simd>(values: *const f32, limit: f32, rest: &mut [f32; GROUP]) -> (f32, f32, u32) {
+    let limit = S::splat(limit);
+    let (mut largest, mut apart, mut bits) = (S::splat(0.0), S::splat(0.0), 0);
+    for at in (0..GROUP).step_by(S::LANES) {
+        let value = S::load(values.add(at));
+        let size = S::max(value, S::negate(value));
+        let kept = S::zero_below(limit, size, value);
+        S::store(rest.as_mut_ptr().add(at), kept);
+        largest = S::max(largest, S::zero_below(limit, size, size));
+        apart = S::add(apart, S::add(value, S::negate(kept)));
+        bits |= S::bits_below(limit, size) << at;
+    }
+    (S::maximum(largest), S::sum(apart), bits)
 }
 
 /// Quantises a group, whose largest value is known, to its place; answers the sum of what its values
@@ -226,7 +248,8 @@ unsafe fn quantize_group<S: Simd>(values: *const f32, largest: f32, out: TileInt
     // Exact: at most 32 · 127.
     let sum = S::sum(sum);
     *out.scales.add(group) = scale;
-    *out.integer_sums.add(group) = sum as i32;
+    *out.byte_starts.add(group) = -S::DOT_BIAS * sum as i32;
+    *out.nibble_starts.add(group) = -NIBBLE_BIAS * sum as i32;
     scale * sum
 }
 

@@ -15,9 +15,9 @@ use half::f16;
 use super::PANEL;
 use super::element::ElementType;
 use super::quantized_panel::{GROUP, Layout};
-use super::quantized_rows::{OutlyingColumn, TileIntegers};
+use super::quantized_rows::{NIBBLE_BIAS, OutlyingColumn, TileIntegers};
 use super::simd::{Simd, dispatch};
-use super::tile::prefetch_ahead;
+use super::tile::{AHEAD, prefetch_ahead};
 
 /// Where a tile reads and writes; `out` is `[rows]` of 32, `out_row` apart.
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ impl Quantized for Q8_0 {
 
 impl Quantized for Q4_0 {
     const LAYOUT: Layout = Layout::of(ElementType::Q4_0);
-    const BIAS: i32 = 8;
+    const BIAS: i32 = NIBBLE_BIAS;
     const HAS_SUMMAND: bool = false;
 
     #[inline(always)]
@@ -222,11 +222,11 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     part: usize,
     at: usize,
 ) -> [[S::Integers; VECTORS]; ROWS] {
-    let bias = if Q::NIBBLES { Q::BIAS } else { S::DOT_BIAS };
+    let (bias, starts) = if Q::NIBBLES { (Q::BIAS, x.nibble_starts) } else { (S::DOT_BIAS, x.byte_starts) };
     let mut sums = [[S::splat_i32(0); VECTORS]; ROWS];
     if bias != 0 {
         for (row, sums) in sums.iter_mut().enumerate() {
-            let start = -bias * *x.integer_sums.add(at + row);
+            let start = *starts.add(at + row);
             *sums = [if Q::NIBBLES { S::start_nibbles(start) } else { S::splat_i32(start) }; VECTORS];
         }
     }
@@ -234,10 +234,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     let mut quad = quads;
     for _ in 0..GROUP / 4 {
         if ROWS == 1 {
-            prefetch_ahead(quad);
-            if !Q::NIBBLES {
-                prefetch_ahead(quad.add(64));
-            }
+            prefetch_ahead(quad, AHEAD, Q::LAYOUT.quad);
         }
         let weights = weights::<S, Q, VECTORS>(quad, part);
         for (row, sums) in sums.iter_mut().enumerate() {

@@ -23,6 +23,9 @@ pub(super) const SPAN: usize = 256;
 /// How far ahead memory is asked for, in bytes.
 pub(super) const AHEAD: usize = 8192;
 
+/// The same where many rows meet each line, which waits in the next cache already.
+const NEAR: usize = 2048;
+
 /// What a panel may hold.
 pub(super) trait Element: Copy + 'static {
     /// Loads one vector, widened to f32.
@@ -62,13 +65,15 @@ pub(super) struct Tile {
     pub out_row: usize,
 }
 
-/// Where a tile reads and writes. x lies in blocks, `[depth / 16][rows][16]`, the last of which may go
-/// beyond `depth`; the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
+/// Where a tile reads and writes. x lies in blocks of 16 columns, those of row `row` at
+/// `x + block·x_block + row·x_row`; the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
 #[derive(Clone, Copy)]
 pub(super) struct TileArgs<W> {
     pub rows: usize,
     pub depth: usize,
     pub x: *const f32,
+    pub x_row: usize,
+    pub x_block: usize,
     pub panel: *const W,
     pub out: *mut f32,
     pub out_row: usize,
@@ -164,48 +169,68 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     first_column: usize,
 ) {
     let mut panel = args.panel.add(first_column);
-    let mut x = args.x.add(first_row * BLOCK);
-    // One or two rows are bound by memory: ask for the panel's lines before they are needed.
-    let prefetch = ROWS <= 3;
+    let mut x = args.x.add(first_row * args.x_row);
+    // A few rows are bound by memory.
+    let ahead = if ROWS <= 3 { AHEAD } else { NEAR };
+    // Of the spans so far, on the stack: rows of the output are far apart in memory.
+    let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
     for span in (0..args.depth).step_by(SPAN) {
         let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
         let end = args.depth.min(span + SPAN);
         for block in (span..end).step_by(BLOCK) {
-            for _ in 0..BLOCK.min(end - block) {
-                if prefetch {
-                    prefetch_ahead(panel);
-                }
-                let mut weights = [S::splat(0.0); VECTORS];
-                for (vector, weights) in weights.iter_mut().enumerate() {
-                    *weights = W::load::<S>(panel.add(vector * S::LANES));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = S::splat(*x.add(row * BLOCK));
-                    for (sum, weight) in sums.iter_mut().zip(weights) {
-                        *sum = S::fma(value, weight, *sum);
-                    }
-                }
-                panel = panel.add(PANEL);
-                x = x.add(1);
+            let columns = BLOCK.min(end - block);
+            for _ in 0..columns / 4 {
+                // In one piece, so that the places of their rows are found once.
+                column::<S, W, ROWS, VECTORS>(panel, x, args.x_row, ahead, &mut sums);
+                column::<S, W, ROWS, VECTORS>(panel.add(PANEL), x.add(1), args.x_row, ahead, &mut sums);
+                column::<S, W, ROWS, VECTORS>(panel.add(2 * PANEL), x.add(2), args.x_row, ahead, &mut sums);
+                column::<S, W, ROWS, VECTORS>(panel.add(3 * PANEL), x.add(3), args.x_row, ahead, &mut sums);
+                (panel, x) = (panel.add(4 * PANEL), x.add(4));
             }
-            x = x.wrapping_add((args.rows - 1) * BLOCK);
+            for _ in 0..columns % 4 {
+                column::<S, W, ROWS, VECTORS>(panel, x, args.x_row, ahead, &mut sums);
+                (panel, x) = (panel.add(PANEL), x.add(1));
+            }
+            x = x.wrapping_add(args.x_block).wrapping_sub(BLOCK);
         }
-        for (row, sums) in sums.iter().enumerate() {
-            let out = args.out.add((first_row + row) * args.out_row + first_column);
-            for (vector, sum) in sums.iter().enumerate() {
-                let out = out.add(vector * S::LANES);
-                S::store(out, if span == 0 { *sum } else { S::add(S::load(out), *sum) });
-            }
+        for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+            *total = if span == 0 { *sum } else { S::add(*total, *sum) };
+        }
+    }
+    for (row, totals) in totals.iter().enumerate() {
+        let out = args.out.add((first_row + row) * args.out_row + first_column);
+        for (vector, total) in totals.iter().enumerate() {
+            S::store(out.add(vector * S::LANES), *total);
         }
     }
 }
 
-/// Asks for the cache lines that are needed soon; a prefetch past the end of the panel is harmless.
+/// Adds the products of one column.
 #[inline(always)]
-pub(super) unsafe fn prefetch_ahead<W>(panel: *const W) {
-    let ahead = panel.wrapping_byte_add(AHEAD);
-    prefetch(ahead);
-    if size_of::<W>() == 4 {
-        prefetch(ahead.wrapping_byte_add(64));
+unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
+    panel: *const W,
+    x: *const f32,
+    x_row: usize,
+    ahead: usize,
+    sums: &mut [[S::Vector; VECTORS]; ROWS],
+) {
+    prefetch_ahead(panel, ahead, VECTORS * S::LANES * size_of::<W>());
+    let mut weights = [S::splat(0.0); VECTORS];
+    for (vector, weights) in weights.iter_mut().enumerate() {
+        *weights = W::load::<S>(panel.add(vector * S::LANES));
+    }
+    for (row, sums) in sums.iter_mut().enumerate() {
+        let value = S::splat(*x.add(row * x_row));
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *sum = S::fma(value, weight, *sum);
+        }
+    }
+}
+
+/// Asks for the lines of some bytes that are needed soon; a prefetch past the end of the panel is harmless.
+#[inline(always)]
+pub(super) unsafe fn prefetch_ahead<W>(panel: *const W, ahead: usize, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        prefetch(panel.wrapping_byte_add(ahead + line));
     }
 }

@@ -1,5 +1,5 @@
-//! Vectors in tiers: plain Rust, AVX2 with FMA and F16C, AVX-512, and that with VNNI, which multiplies
-//! bytes. Above them is [AMX](super::amx), beside which vectors are those of VNNI.
+//! Vectors in tiers: plain Rust, AVX2 with FMA and F16C, AVX-512, and each of these with VNNI, which
+//! multiplies bytes. Above them is [AMX](super::amx), beside which vectors are those of VNNI.
 //!
 //! Kernels are written once over [`Simd`] and compiled once per tier; [`Isa`] says which tier to
 //! run. An [`Isa`] value exists only for a tier that this CPU has, so passing one is the proof
@@ -23,6 +23,8 @@ pub(super) enum Tier {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
+    Avx2Vnni,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
@@ -42,6 +44,9 @@ impl Isa {
                 && is_x86_feature_detected!("f16c")
             {
                 found.push(Isa(Tier::Avx2));
+                if is_x86_feature_detected!("avxvnni") {
+                    found.push(Isa(Tier::Avx2Vnni));
+                }
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
@@ -79,12 +84,14 @@ impl Isa {
         }
     }
 
-    /// `plain`, `avx2`, `avx512`, `avx512vnni` or `amx`.
+    /// `plain`, `avx2`, `avx2vnni`, `avx512`, `avx512vnni` or `amx`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Tier::Plain => "plain",
             #[cfg(target_arch = "x86_64")]
             Tier::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2Vnni => "avx2vnni",
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -135,6 +142,13 @@ macro_rules! dispatch {
                 unsafe { body::<$crate::kernels::simd::Avx2, $($generic),*>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn avx2vnni($($arg: $type),*) $(-> $ret)? {
+                // SAFETY: the caller's promises are passed on unchanged.
+                unsafe { body::<$crate::kernels::simd::Avx2Vnni, $($generic),*>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512($($arg: $type),*) $(-> $ret)? {
@@ -156,6 +170,8 @@ macro_rules! dispatch {
                     }
                     #[cfg(target_arch = "x86_64")]
                     $crate::kernels::simd::Tier::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::kernels::simd::Tier::Avx2Vnni => avx2vnni($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::kernels::simd::Tier::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
@@ -221,6 +237,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn split(x: Self::Vector) -> (Self::Vector, Self::Vector);
     /// 0 where `x < limit`, `value` elsewhere (also where `x` is NaN).
     unsafe fn zero_below(x: Self::Vector, limit: Self::Vector, value: Self::Vector) -> Self::Vector;
+    /// A bit for each lane, set where `x < limit`.
+    unsafe fn bits_below(x: Self::Vector, limit: Self::Vector) -> u32;
     unsafe fn sum(a: Self::Vector) -> f32;
     unsafe fn maximum(a: Self::Vector) -> f32;
 
@@ -416,6 +434,10 @@ impl Simd for Plain {
         std::array::from_fn(|lane| if x[lane] < limit[lane] { 0.0 } else { value[lane] })
     }
     #[inline(always)]
+    unsafe fn bits_below(x: [f32; 8], limit: [f32; 8]) -> u32 {
+        (0..8).fold(0, |bits, lane| bits | u32::from(x[lane] < limit[lane]) << lane)
+    }
+    #[inline(always)]
     unsafe fn sum(a: [f32; 8]) -> f32 {
         let four: [f32; 4] = std::array::from_fn(|lane| a[lane] + a[lane + 4]);
         (four[0] + four[2]) + (four[1] + four[3])
@@ -484,7 +506,7 @@ impl Simd for Plain {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, Avx512Vnni};
+pub(super) use x86::{Avx2, Avx2Vnni, Avx512, Avx512Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,4 +1,4 @@
-//! [`Simd`] on x86-64: AVX2 with FMA and F16C, and AVX-512 with VNNI and without.
+//! [`Simd`] on x86-64: AVX2 with FMA and F16C, and AVX-512, each with VNNI and without.
 
 // As in the parent: unsafe because of the CPU's instructions, which `Isa` proves.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -7,15 +7,19 @@ use std::arch::x86_64::*;
 
 use super::{ROOT_HALF, Simd};
 
+/// AVX2, with VNNI (AVX-VNNI, for vectors of this size) or without.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Avx2;
+pub(in crate::kernels) struct WithAvx2<const VNNI: bool>;
 
-impl Simd for Avx2 {
+pub(in crate::kernels) type Avx2 = WithAvx2<false>;
+pub(in crate::kernels) type Avx2Vnni = WithAvx2<true>;
+
+impl<const VNNI: bool> Simd for WithAvx2<VNNI> {
     type Vector = __m256;
     type Integers = __m256i;
     type Bytes = __m256i;
     const LANES: usize = 8;
-    const DOT_BIAS: i32 = 0;
+    const DOT_BIAS: i32 = if VNNI { 128 } else { 0 };
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m256 {
@@ -93,6 +97,10 @@ impl Simd for Avx2 {
         _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), value)
     }
     #[inline(always)]
+    unsafe fn bits_below(x: __m256, limit: __m256) -> u32 {
+        _mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ)) as u32
+    }
+    #[inline(always)]
     unsafe fn sum(a: __m256) -> f32 {
         let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -134,11 +142,11 @@ impl Simd for Avx2 {
     // ±15·127·16, and the lower one, where −8·Σx comes in, within ±2·8·127·16: they fit.
     #[inline(always)]
     unsafe fn start_nibbles(value: i32) -> __m256i {
-        _mm256_set1_epi32(value & 0xffff)
+        _mm256_set1_epi32(if VNNI { value } else { value & 0xffff })
     }
     #[inline(always)]
     unsafe fn end_nibbles(sum: __m256i) -> __m256i {
-        _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
+        if VNNI { sum } else { _mm256_madd_epi16(sum, _mm256_set1_epi16(1)) }
     }
     #[inline(always)]
     unsafe fn repeat_16(from: *const u8) -> __m256i {
@@ -159,11 +167,17 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+        if VNNI {
+            return _mm256_dpbusd_avx_epi32(sum, weights, x);
+        }
         _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, x))
     }
     // Weights' sizes as unsigned bytes, their signs given to x: pairs reach 2 · 128 · 127, and fit.
     #[inline(always)]
     unsafe fn dot_bytes(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+        if VNNI {
+            return _mm256_dpbusd_avx_epi32(sum, weights, x);
+        }
         let signed = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
         let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(x, signed));
         _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
@@ -256,6 +270,10 @@ impl<const VNNI: bool> Simd for WithAvx512<VNNI> {
     #[inline(always)]
     unsafe fn zero_below(x: __m512, limit: __m512, value: __m512) -> __m512 {
         _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value)
+    }
+    #[inline(always)]
+    unsafe fn bits_below(x: __m512, limit: __m512) -> u32 {
+        _mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ).into()
     }
     #[inline(always)]
     unsafe fn sum(a: __m512) -> f32 {
