@@ -13,12 +13,35 @@ const SUMS: usize = 10;
 const STEPS: usize = 100_000;
 const DURATION: Duration = Duration::from_millis(200);
 
+#[cfg(not(target_feature = "avx512f"))]
 fn multiply_and_add(sums: &mut [[f32; LANES]; SUMS], factor: [f32; LANES], term: [f32; LANES]) {
     for _ in 0..STEPS {
         for sum in sums.iter_mut() {
             for lane in 0..LANES {
                 sum[lane] = sum[lane].mul_add(factor[lane], term[lane]);
             }
+        }
+    }
+}
+
+/// The compiler prefers vectors of 256 bits on Intel's CPUs, which multiply half as much.
+#[cfg(target_feature = "avx512f")]
+fn multiply_and_add(sums: &mut [[f32; LANES]; SUMS], factor: [f32; LANES], term: [f32; LANES]) {
+    use std::arch::x86_64::*;
+    // SAFETY: an array of 16 is a vector's 64 bytes.
+    unsafe {
+        let (factor, term) = (_mm512_loadu_ps(factor.as_ptr()), _mm512_loadu_ps(term.as_ptr()));
+        let mut vectors = [_mm512_setzero_ps(); SUMS];
+        for (vector, sum) in vectors.iter_mut().zip(&*sums) {
+            *vector = _mm512_loadu_ps(sum.as_ptr());
+        }
+        for _ in 0..STEPS {
+            for vector in &mut vectors {
+                *vector = _mm512_fmadd_ps(*vector, factor, term);
+            }
+        }
+        for (vector, sum) in vectors.iter().zip(sums) {
+            _mm512_storeu_ps(sum.as_mut_ptr(), *vector);
         }
     }
 }
