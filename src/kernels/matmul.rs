@@ -279,7 +279,7 @@ impl Job<'_> {
     }
 
     fn tile<W>(&self, x: &Rows<'_>, weights: &[W], kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
-        // SAFETY: x is [blocks of depth][rows][16], the panel has `depth` columns, out has room.
+        // SAFETY: x has the tile's rows of `depth`, and the panel as many columns; out has room.
         unsafe { kernel(self.isa, x.args(self.depth, weights, tile)) };
     }
 

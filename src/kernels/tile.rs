@@ -65,8 +65,9 @@ pub(super) struct Tile {
     pub out_row: usize,
 }
 
-/// Where a tile reads and writes. x lies in blocks of 16 columns, those of row `row` at
-/// `x + block·x_block + row·x_row`; the panel is `[depth][32]`, and `out[row][column]` is at `out + row·out_row + column`.
+/// Where a tile reads and writes. x is in blocks of 16 columns, the last of which may have fewer: a row's
+/// part of one is at `x + block·x_block + row·x_row`. The panel is `[depth][32]`, and `out[row][column]` is
+/// at `out + row·out_row + column`.
 #[derive(Clone, Copy)]
 pub(super) struct TileArgs<W> {
     pub rows: usize,
