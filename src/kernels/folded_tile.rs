@@ -7,7 +7,7 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::folded_panel::{Notes, PLANE, QUAD, QUAD_BYTES, position, quad_at};
-use super::simd::{Simd, dispatch, prefetch};
+use super::simd::{Simd, dispatch, prefetch_lines};
 use super::tile::{AHEAD, BLOCK, SPAN, TileArgs};
 use super::{Isa, PANEL};
 
@@ -57,7 +57,7 @@ unsafe fn widen_body<S: Simd>(panel: &[u8], highs: &[u8; 16], to: &mut [f32]) {
     let highs = S::repeat_16(highs.as_ptr());
     let columns = to.len() / PANEL;
     for (at, quad) in panel.chunks_exact(QUAD_BYTES).enumerate() {
-        ask_ahead(quad.as_ptr());
+        prefetch_lines(quad.as_ptr().wrapping_add(AHEAD), QUAD_BYTES);
         let to = &mut to[quad_at(at, columns) * QUAD * PANEL..][..QUAD * PANEL];
         for part in 0..PANEL / (2 * S::LANES) {
             let columns = unfold::<S>(quad.as_ptr(), part, highs);
@@ -152,14 +152,6 @@ unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
     }
 }
 
-/// Asks for four columns that are needed soon.
-#[inline(always)]
-fn ask_ahead(quad: *const u8) {
-    for line in 0..QUAD_BYTES / 64 {
-        prefetch(quad.wrapping_add(AHEAD + 64 * line));
-    }
-}
-
 #[inline(always)]
 unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
     quad: *const u8,
@@ -168,7 +160,7 @@ unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
     highs: S::Bytes,
     sums: &mut Sums<S::Vector, ROWS, PARTS>,
 ) {
-    ask_ahead(quad);
+    prefetch_lines(quad.wrapping_add(AHEAD), QUAD_BYTES);
     for part in 0..PARTS {
         let columns = unfold::<S>(quad, part, highs);
         for (column, weights) in columns.into_iter().enumerate() {

@@ -16,8 +16,8 @@ use super::PANEL;
 use super::element::ElementType;
 use super::quantized_panel::{GROUP, Layout};
 use super::quantized_rows::{NIBBLE_BIAS, OutlyingColumn, TileIntegers};
-use super::simd::{Simd, dispatch};
-use super::tile::{AHEAD, prefetch_ahead};
+use super::simd::{Simd, dispatch, prefetch_lines};
+use super::tile::AHEAD;
 
 /// Where a tile reads and writes; `out` is `[rows]` of 32, `out_row` apart.
 #[derive(Clone, Copy)]
@@ -234,7 +234,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     let mut quad = quads;
     for _ in 0..GROUP / 4 {
         if ROWS == 1 {
-            prefetch_ahead(quad, AHEAD, Q::LAYOUT.quad);
+            prefetch_lines(quad.wrapping_add(AHEAD), Q::LAYOUT.quad);
         }
         let weights = weights::<S, Q, VECTORS>(quad, part);
         for (row, sums) in sums.iter_mut().enumerate() {

@@ -9,7 +9,7 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::PANEL;
-use super::simd::{Simd, dispatch, prefetch};
+use super::simd::{Simd, dispatch, prefetch_lines};
 
 /// The most rows of a tile.
 pub(super) const TILE_ROWS: usize = 12;
@@ -215,7 +215,7 @@ unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     ahead: usize,
     sums: &mut [[S::Vector; VECTORS]; ROWS],
 ) {
-    prefetch_ahead(panel, ahead, VECTORS * S::LANES * size_of::<W>());
+    prefetch_lines(panel.wrapping_byte_add(ahead), VECTORS * S::LANES * size_of::<W>());
     let mut weights = [S::splat(0.0); VECTORS];
     for (vector, weights) in weights.iter_mut().enumerate() {
         *weights = W::load::<S>(panel.add(vector * S::LANES));
@@ -225,13 +225,5 @@ unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
         for (sum, weight) in sums.iter_mut().zip(weights) {
             *sum = S::fma(value, weight, *sum);
         }
-    }
-}
-
-/// Asks for the lines of some bytes that are needed soon; a prefetch past the end of the panel is harmless.
-#[inline(always)]
-pub(super) unsafe fn prefetch_ahead<W>(panel: *const W, ahead: usize, bytes: usize) {
-    for line in (0..bytes).step_by(64) {
-        prefetch(panel.wrapping_byte_add(ahead + line));
     }
 }

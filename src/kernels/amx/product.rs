@@ -209,8 +209,8 @@ fn with_planes(lines: usize, work: impl FnOnce(&mut [Line])) {
     });
 }
 
-/// One or two tiles of rows times a panel whose planes are there, in the `order` of its steps. Tiles 0 to 3 are sums, 4 and 5 rows, 6
-/// and 7 the halves of a panel.
+/// One or two tiles of rows times a panel whose planes are there, in the `order` of its steps. Tiles 0 to 3
+/// are sums, 4 and 5 rows, 6 and 7 the halves of a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn filled<C: Columns, const TWO: bool>(order: &C, planes: &[Line], x: &PiecedRows, tile: Tile) {
     let first = tile.rows.min(ROWS);

@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 
 use super::super::PANEL;
-use super::super::simd::{Isa, Simd, dispatch, prefetch};
+use super::super::simd::{Isa, Simd, dispatch, prefetch_lines};
 use super::product::{AHEAD, FEW_ROWS, Product, kernels};
 use super::{CHUNK, TILE_ROWS};
 use crate::kernels::cache::CacheType;
@@ -65,9 +65,7 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
         // Each panel of values is another place in memory: its start comes while scores are computed.
         let bytes = AHEAD.min((args.keys - first) * held.head_bytes(PANEL));
         for panel in 0..value_panels {
-            for line in (0..bytes).step_by(64) {
-                prefetch(values.wrapping_add(panel * args.value_panel_bytes + line));
-            }
+            prefetch_lines(values.wrapping_add(panel * args.value_panel_bytes), bytes);
         }
     }
     scores(

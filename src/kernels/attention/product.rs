@@ -14,7 +14,7 @@ use half::f16;
 
 use super::super::PANEL;
 use super::super::cache::CacheType;
-use super::super::simd::{Isa, Simd, dispatch, prefetch};
+use super::super::simd::{Isa, Simd, dispatch, prefetch_lines};
 use super::CHUNK;
 
 /// Up to so many rows, reading the panels takes longer than the arithmetic.
@@ -227,7 +227,7 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
             for (panel, values) in values.iter_mut().enumerate() {
                 let from = row_of_panel.add(panel * product.panel_bytes);
                 if bound_by_memory {
-                    prefetch_row::<H>(from);
+                    prefetch_lines(from.wrapping_add(AHEAD), PANEL * H::SIZE);
                 }
                 for (vector, value) in values.iter_mut().enumerate() {
                     *value = H::load::<S>(from.add(vector * S::LANES * H::SIZE));
@@ -267,11 +267,3 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
 
 /// How far ahead a panel is asked for, in bytes.
 pub(super) const AHEAD: usize = 4096;
-
-/// Asks for a row of a panel ahead of this one.
-#[inline(always)]
-fn prefetch_row<H: Held>(row: *const u8) {
-    for line in (0..PANEL * H::SIZE).step_by(64) {
-        prefetch(row.wrapping_add(AHEAD + line));
-    }
-}

@@ -198,6 +198,14 @@ pub(super) fn prefetch<T>(from: *const T) {
     let _ = from;
 }
 
+/// Asks for the cache lines of some bytes.
+#[inline(always)]
+pub(super) fn prefetch_lines<T>(from: *const T, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        prefetch(from.wrapping_byte_add(line));
+    }
+}
+
 /// A vector of `LANES` f32, or of as many i32 or groups of four bytes, and what the kernels do with it.
 ///
 /// # Safety
