@@ -102,17 +102,18 @@ impl Notes<'_> {
         })
     }
 
-    /// Adds the products of the weights apart to `args.out`, which holds those of the panel.
+    /// Adds the products of the weights apart to `args.out`, which holds those of the panel, the `number`th
+    /// of `args`.
     ///
     /// # Safety
     /// As for [`blocked_tile_f32`](super::tile::blocked_tile_f32).
-    pub(super) unsafe fn add<W>(&self, args: TileArgs<W>) {
+    pub(super) unsafe fn add<W>(&self, args: TileArgs<W>, number: usize) {
         for apart in self.apart {
             let (column, weight) = (apart.column as usize, apart.weight.to_f32());
             // SAFETY: the caller's promises; the column and the row are the panel's.
             unsafe {
                 let mut x = args.x.add(column / BLOCK * args.x_block + column % BLOCK);
-                let mut out = args.out.add(apart.row.into());
+                let mut out = args.out.add(number * PANEL + usize::from(apart.row));
                 for _ in 0..args.rows {
                     *out += weight * *x;
                     (x, out) = (x.wrapping_add(args.x_row), out.wrapping_add(args.out_row));

@@ -8,15 +8,18 @@
 
 use super::folded_panel::{Notes, PLANE, QUAD, QUAD_BYTES, position, quad_at};
 use super::simd::{Simd, dispatch, prefetch_lines};
-use super::tile::{AHEAD, BLOCK, SPAN, TileArgs};
+use super::tile::{AHEAD, BLOCK, PAIR, SPAN, TileArgs};
 use super::{Isa, PANEL};
 
-/// Rows of x times a panel, but for its weights apart, which [`Notes::add`] adds.
+/// Rows of x times panels, of which `notes` are the first's and the last's.
 ///
 /// # Safety
-/// As [`blocked_tile_f32`](super::tile::blocked_tile_f32), the panel folded, and `depth` a multiple of 16.
-pub(super) unsafe fn folded_tile(isa: Isa, args: TileArgs<u8>, notes: Notes<'_>) {
-    folded(isa, args, &notes.highs());
+/// As [`blocked_tile_f32`](super::tile::blocked_tile_f32), the panels folded, and `depth` a multiple of 16.
+pub(super) unsafe fn folded_tile(isa: Isa, args: TileArgs<u8>, notes: [Notes<'_>; PAIR]) {
+    folded(isa, args, &notes.map(|notes| notes.highs()));
+    for (number, notes) in notes[..args.panels.count].iter().enumerate() {
+        notes.add(args, number);
+    }
 }
 
 /// Widens a panel to `[columns][32]`, its weights apart to 0.
@@ -29,7 +32,7 @@ pub(super) fn widen_folded(isa: Isa, panel: &[u8], notes: Notes<'_>, to: &mut [f
 dispatch!(
     /// # Safety
     /// As [`folded_tile`].
-    fn folded = self::folded_body [] (args: TileArgs<u8>, highs: &[u8; 16])
+    fn folded = self::folded_body [] (args: TileArgs<u8>, highs: &[[u8; 16]; PAIR])
 );
 dispatch!(
     /// # Safety
@@ -72,12 +75,12 @@ unsafe fn widen_body<S: Simd>(panel: &[u8], highs: &[u8; 16], to: &mut [f32]) {
 
 /// As many rows at a time as have their sums in registers.
 #[inline(always)]
-unsafe fn folded_body<S: Simd>(args: TileArgs<u8>, highs: &[u8; 16]) {
+unsafe fn folded_body<S: Simd>(args: TileArgs<u8>, highs: &[[u8; 16]; PAIR]) {
     macro_rules! rows {
         ($($two:literal)*; $($one:literal)*) => {
             match args.rows {
-                $($two => two_spans::<S, $two, 1>(args, highs),)*
-                $($one => one_span::<S, $one, 1>(args, 0, highs),)*
+                $($two => two_spans::<S, $two, 1, 1>(args, highs),)*
+                $($one => one_span::<S, $one, 1>(args, 0, &highs[0]),)*
                 _ => unreachable!("a tile has 1 to 12 rows"),
             }
         };
@@ -85,14 +88,17 @@ unsafe fn folded_body<S: Simd>(args: TileArgs<u8>, highs: &[u8; 16]) {
     if S::LANES == 16 {
         return rows!(1 2 3 4; 5 6 7 8 9 10 11 12);
     }
+    if args.panels.count == PAIR {
+        return two_spans::<S, 1, 2, PAIR>(args, highs);
+    }
     if args.rows == 1 {
-        return two_spans::<S, 1, 2>(args, highs);
+        return two_spans::<S, 1, 2, 1>(args, highs);
     }
     for row in (0..args.rows).step_by(3) {
         match args.rows - row {
-            1 => one_span::<S, 1, 2>(args, row, highs),
-            2 => one_span::<S, 2, 2>(args, row, highs),
-            _ => one_span::<S, 3, 2>(args, row, highs),
+            1 => one_span::<S, 1, 2>(args, row, &highs[0]),
+            2 => one_span::<S, 2, 2>(args, row, &highs[0]),
+            _ => one_span::<S, 3, 2>(args, row, &highs[0]),
         }
     }
 }
@@ -103,28 +109,45 @@ type Sums<V, const ROWS: usize, const PARTS: usize> = [[[V; 2]; PARTS]; ROWS];
 /// Spans are summed by themselves, so that two can be at the same time: with few rows, one alone would
 /// wait for each addition before the next.
 #[inline(always)]
-unsafe fn two_spans<S: Simd, const ROWS: usize, const PARTS: usize>(args: TileArgs<u8>, highs: &[u8; 16]) {
-    let highs = S::repeat_16(highs.as_ptr());
-    let mut quad = args.panel;
+unsafe fn two_spans<S: Simd, const ROWS: usize, const PARTS: usize, const PANELS: usize>(
+    args: TileArgs<u8>,
+    highs: &[[u8; 16]; PAIR],
+) {
+    let mut quads = [args.panels.start; PANELS];
+    for (panel, quad) in quads.iter_mut().enumerate() {
+        *quad = quad.add(panel * args.panels.len);
+    }
     for first in (0..args.depth).step_by(2 * SPAN) {
         let second = args.depth.min(first + SPAN);
         let (blocks, both) = ((second - first) / BLOCK, SPAN.min(args.depth - second) / BLOCK);
-        let mut sums = [[[[S::splat(0.0); 2]; PARTS]; ROWS]; 2];
+        let mut sums = [[[[[S::splat(0.0); 2]; PARTS]; ROWS]; 2]; PANELS];
         let x = [first, second].map(|column| args.x.wrapping_add(column / BLOCK * args.x_block));
         for block in 0..blocks {
-            for four in 0..BLOCK / QUAD {
-                let at = block * args.x_block + four * QUAD;
-                add_quad::<S, ROWS, PARTS>(quad, x[0].add(at), args.x_row, highs, &mut sums[0]);
-                quad = quad.add(QUAD_BYTES);
-                if block < both {
-                    add_quad::<S, ROWS, PARTS>(quad, x[1].add(at), args.x_row, highs, &mut sums[1]);
+            for panel in 0..PANELS {
+                let (mut quad, mut own) = (quads[panel], sums[panel]);
+                let highs = S::repeat_16(highs[panel].as_ptr());
+                for four in 0..BLOCK / QUAD {
+                    let at = block * args.x_block + four * QUAD;
+                    let ahead = match PANELS {
+                        PAIR => args.panels.pair_ahead(quad.wrapping_sub(panel * args.panels.len)),
+                        _ => AHEAD,
+                    };
+                    add_quad::<S, ROWS, PARTS>(quad, ahead, x[0].add(at), args.x_row, highs, &mut own[0]);
                     quad = quad.add(QUAD_BYTES);
+                    if block < both {
+                        add_quad::<S, ROWS, PARTS>(quad, ahead, x[1].add(at), args.x_row, highs, &mut own[1]);
+                        quad = quad.add(QUAD_BYTES);
+                    }
                 }
+                (quads[panel], sums[panel]) = (quad, own);
             }
         }
-        store::<S, ROWS, PARTS>(args, &sums[0], first == 0);
-        if both > 0 {
-            store::<S, ROWS, PARTS>(args, &sums[1], false);
+        for (panel, sums) in sums.iter().enumerate() {
+            let args = TileArgs { out: args.out.add(panel * PANEL), ..args };
+            store::<S, ROWS, PARTS>(args, &sums[0], first == 0);
+            if both > 0 {
+                store::<S, ROWS, PARTS>(args, &sums[1], false);
+            }
         }
     }
 }
@@ -143,8 +166,8 @@ unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
         let mut sums = [[[S::splat(0.0); 2]; PARTS]; ROWS];
         for block in (span..args.depth.min(span + SPAN)).step_by(BLOCK) {
             for four in 0..BLOCK / QUAD {
-                let quad = args.panel.add(position(block / QUAD + four, args.depth) * QUAD_BYTES);
-                add_quad::<S, ROWS, PARTS>(quad, x.add(four * QUAD), args.x_row, highs, &mut sums);
+                let quad = args.panels.start.add(position(block / QUAD + four, args.depth) * QUAD_BYTES);
+                add_quad::<S, ROWS, PARTS>(quad, AHEAD, x.add(four * QUAD), args.x_row, highs, &mut sums);
             }
             x = x.wrapping_add(args.x_block);
         }
@@ -155,12 +178,13 @@ unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
 #[inline(always)]
 unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
     quad: *const u8,
+    ahead: usize,
     x: *const f32,
     x_row: usize,
     highs: S::Bytes,
     sums: &mut Sums<S::Vector, ROWS, PARTS>,
 ) {
-    prefetch_lines(quad.wrapping_add(AHEAD), QUAD_BYTES);
+    prefetch_lines(quad.wrapping_add(ahead), QUAD_BYTES);
     for part in 0..PARTS {
         let columns = unfold::<S>(quad, part, highs);
         for (column, weights) in columns.into_iter().enumerate() {

@@ -28,8 +28,8 @@ pub use super::raw_matrix::RawMatrix;
 use super::simd::Amx;
 use super::threads::SharedSlice;
 use super::tile::{
-    BLOCK, TILE_ROWS, Tile, TileArgs, blocked_tile_bf16, blocked_tile_f16, blocked_tile_f32, widen_bf16,
-    widen_f16,
+    BLOCK, Neighbours, PAIR, TILE_ROWS, Tile, TileArgs, blocked_tile_bf16, blocked_tile_f16,
+    blocked_tile_f32, widen_bf16, widen_f16,
 };
 use super::{Isa, PANEL, Pool};
 
@@ -86,7 +86,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn args<W>(&self, depth: usize, weights: &[W], tile: Tile) -> TileArgs<W> {
+    fn args<W>(&self, depth: usize, panels: Neighbours<W>, tile: Tile) -> TileArgs<W> {
         let (values, x_row, x_block) = match self {
             Rows::AsTheyAre(values) => (*values, depth, BLOCK),
             Rows::Packed(values) => (&**values, BLOCK, tile.rows * BLOCK),
@@ -97,7 +97,7 @@ impl<'a> Rows<'a> {
             x: values[tile.first * depth..(tile.first + tile.rows) * depth].as_ptr(),
             x_row,
             x_block,
-            panel: weights.as_ptr(),
+            panels,
             out: tile.out,
             out_row: tile.out_row,
         }
@@ -199,36 +199,40 @@ impl Job<'_> {
     }
 
     fn run<W: PanelValue>(&self, x: &Rows<'_>, kernel: Kernel<W>) {
-        self.each_panel(|panel, weights, tiles| match kernel.widen {
+        self.each_panel(|panels, weights, tiles| match kernel.widen {
             // Several tiles: widen the panel once, instead of once each.
             Some(widen) if tiles.len() > 1 => WIDE.with_borrow_mut(|wide| {
                 wide.resize(self.depth * PANEL, 0.0);
                 // SAFETY: `weights` is a panel of `depth` columns, `wide` is [depth][32].
                 unsafe { widen(self.isa, weights, wide) };
-                self.panel(panel, tiles, |tile| self.tile(x, wide, blocked_tile_f32, tile));
+                let wide = Neighbours::new(wide, 1);
+                self.panels(panels, tiles, |tile| self.tile(x, wide, blocked_tile_f32, tile));
             }),
-            _ => self.panel(panel, tiles, |tile| self.tile(x, weights, kernel.tile, tile)),
+            _ => {
+                let weights = Neighbours::new(weights, panels.len());
+                self.panels(panels, tiles, |tile| self.tile(x, weights, kernel.tile, tile));
+            }
         });
     }
 
     fn run_folded(&self, x: &Rows<'_>, folded: &Folded) {
-        self.each_panel(|panel, weights: &[u8], tiles| {
-            let notes = folded.notes(panel);
-            let few = tiles.len() == 1;
+        self.each_panel(|panels, weights: &[u8], tiles| {
+            let notes = [folded.notes(panels.start), folded.notes(panels.end - 1)];
+            let neighbours = Neighbours::new(weights, panels.len());
+            if tiles.len() == 1 {
+                return self.panels(panels, tiles, |tile| {
+                    // SAFETY: as in `tile`, with folded panels.
+                    unsafe { folded_tile(self.isa, x.args(self.depth, neighbours, tile), notes) };
+                });
+            }
             WIDE.with_borrow_mut(|wide| {
-                if !few {
-                    wide.resize(self.depth * PANEL, 0.0);
-                    widen_folded(self.isa, weights, notes, wide);
-                }
-                self.panel(panel, tiles, |tile| {
-                    if few {
-                        // SAFETY: as in `tile`, with a folded panel.
-                        unsafe { folded_tile(self.isa, x.args(self.depth, weights, tile), notes) };
-                    } else {
-                        self.tile(x, wide, blocked_tile_f32, tile);
-                    }
+                wide.resize(self.depth * PANEL, 0.0);
+                widen_folded(self.isa, weights, notes[0], wide);
+                let wide = Neighbours::new(wide, 1);
+                self.panels(panels, tiles, |tile| {
+                    self.tile(x, wide, blocked_tile_f32, tile);
                     // SAFETY: as in `tile`.
-                    unsafe { notes.add(x.args(self.depth, weights, tile)) };
+                    unsafe { notes[0].add(x.args(self.depth, neighbours, tile), 0) };
                 });
             });
         });
@@ -242,28 +246,37 @@ impl Job<'_> {
             ElementType::Q4K => tile_q4_k,
             other => unreachable!("no matrix is packed as {other}"),
         };
-        self.each_panel(|panel, weights: &[u8], tiles| {
-            self.panel(panel, tiles, |tile: Tile| {
+        self.each_panel(|panels, weights: &[u8], tiles| {
+            let weights = Neighbours::new(weights, panels.len());
+            self.panels(panels, tiles, |tile: Tile| {
                 let args = QuantizedTile {
                     rows: tile.rows,
                     depth: self.depth,
                     x: x.tile(tile.first),
-                    panel: weights.as_ptr(),
+                    panels: weights,
                     out: tile.out,
                     out_row: tile.out_row,
                 };
-                // SAFETY: x holds these rows of `depth` columns, the panel has as many, out has room.
+                // SAFETY: x holds these rows of `depth` columns, the panels have as many, out has room.
                 unsafe { kernel(self.isa, args) };
             });
         });
     }
 
-    /// Shares panels, and the tiles of rows that each meets, out among the threads.
-    fn each_panel<W: PanelValue>(&self, work: impl Fn(usize, &[W], Range<usize>) + Sync) {
+    /// Shares panels, and the tiles of rows that each meets, out among the threads. `work` takes the
+    /// numbers of some [panels](Self::at_a_time), these, and tiles.
+    fn each_panel<W: PanelValue>(&self, work: impl Fn(Range<usize>, &[W], Range<usize>) + Sync) {
         let panels = self.output.panels();
         let tiles = self.tokens.div_ceil(TILE_ROWS);
         let weights = self.part.panels::<W>();
         let panel_len = weights.len() / panels;
+        let some = |panels: Range<usize>| &weights[panels.start * panel_len..panels.end * panel_len];
+        let at_a_time = self.at_a_time();
+        if at_a_time > 1 {
+            return self.pool.for_each_few(panels, at_a_time, |panels| {
+                work(panels.clone(), some(panels), 0..tiles);
+            });
+        }
         let tile_bytes = TILE_ROWS * self.depth * if self.part.element.is_quantized() { 1 } else { 4 };
         // Neighbouring tasks share the rows, which the cache then still holds. There are enough groups
         // of tiles for every thread to have work until the end.
@@ -272,24 +285,29 @@ impl Job<'_> {
         let group_tiles = tiles.div_ceil(groups);
         self.pool.for_each(panels * groups, 1, |task| {
             let (group, panel) = (task / panels, task % panels);
-            let weights = &weights[panel * panel_len..(panel + 1) * panel_len];
             let first = (group * group_tiles).min(tiles);
-            work(panel, weights, first..tiles.min(first + group_tiles));
+            work(panel..panel + 1, some(panel..panel + 1), first..tiles.min(first + group_tiles));
         });
     }
 
-    fn tile<W>(&self, x: &Rows<'_>, weights: &[W], kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
-        // SAFETY: x has the tile's rows of `depth`, and the panel as many columns; out has room.
-        unsafe { kernel(self.isa, x.args(self.depth, weights, tile)) };
+    /// Panels that a thread reads at the same time: with a single row several, where memory gives more
+    /// to several streams than to one.
+    fn at_a_time(&self) -> usize {
+        if self.tokens == 1 && self.isa.reads_pairs() { PAIR } else { 1 }
     }
 
-    /// All columns of one panel, for a range of tiles.
-    fn panel(&self, panel: usize, tiles: Range<usize>, compute: impl Fn(Tile)) {
+    fn tile<W>(&self, x: &Rows<'_>, panels: Neighbours<W>, kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
+        // SAFETY: x has the tile's rows of `depth`, and the panel as many columns; out has room.
+        unsafe { kernel(self.isa, x.args(self.depth, panels, tile)) };
+    }
+
+    /// All columns of some neighbouring panels, for a range of tiles.
+    fn panels(&self, panels: Range<usize>, tiles: Range<usize>, compute: impl Fn(Tile)) {
         for tile in tiles {
             let first = tile * TILE_ROWS;
             let rows = TILE_ROWS.min(self.tokens - first);
             // SAFETY: a task owns its panel's columns of its tiles' rows.
-            unsafe { self.output.tile(panel, first, rows, &compute) };
+            unsafe { self.output.tile(panels.clone(), first, rows, &compute) };
         }
     }
 }

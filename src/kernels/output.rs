@@ -1,12 +1,13 @@
 //! Where the products of rows and panels go: some columns of a matrix `[tokens][columns]`.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::PANEL;
 use super::threads::SharedSlice;
 use super::tile::Tile;
 
-/// The most rows that any kernel multiplies at a time.
+/// The most rows that any kernel multiplies at a time, each by a panel.
 const MOST_ROWS: usize = 32;
 
 /// The columns of one part of a matrix's rows, among those of all parts.
@@ -25,21 +26,21 @@ impl Output<'_> {
         self.width.div_ceil(PANEL)
     }
 
-    /// Has `compute` write the products of some rows, at most 32, with a panel.
+    /// Has `compute` write the products of some rows with some neighbouring panels, at most 32 in all.
     ///
     /// # Safety
     /// No two threads may be at the same rows of the same panel.
-    pub unsafe fn tile(&self, panel: usize, first: usize, rows: usize, compute: impl FnOnce(Tile)) {
-        let at = first * self.columns + self.first_column + panel * PANEL;
-        let left = self.width - panel * PANEL;
-        if left >= PANEL {
+    pub unsafe fn tile(&self, panels: Range<usize>, first: usize, rows: usize, compute: impl FnOnce(Tile)) {
+        let at = first * self.columns + self.first_column + panels.start * PANEL;
+        let (left, whole) = (self.width - panels.start * PANEL, panels.len() * PANEL);
+        if left >= whole {
             // SAFETY: in the slice, which is [tokens][columns].
             let out = unsafe { self.out.start().add(at) }.cast();
             return compute(Tile { first, rows, out, out_row: self.columns });
         }
         let mut products = [0f32; MOST_ROWS * PANEL];
-        compute(Tile { first, rows, out: products.as_mut_ptr(), out_row: PANEL });
-        for (row, products) in products.chunks_exact(PANEL).take(rows).enumerate() {
+        compute(Tile { first, rows, out: products.as_mut_ptr(), out_row: whole });
+        for (row, products) in products.chunks_exact(whole).take(rows).enumerate() {
             // SAFETY: the caller's promise.
             let out = unsafe { self.out.part(at + row * self.columns, left) };
             out.write_copy_of_slice(&products[..left]);

@@ -8,6 +8,7 @@
 // As in `tile`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
 #![allow(unsafe_op_in_unsafe_fn)]
 
+use std::hint::black_box;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use half::f16;
@@ -17,7 +18,7 @@ use super::element::ElementType;
 use super::quantized_panel::{GROUP, Layout};
 use super::quantized_rows::{NIBBLE_BIAS, OutlyingColumn, TileIntegers};
 use super::simd::{Simd, dispatch, prefetch_lines};
-use super::tile::AHEAD;
+use super::tile::{AHEAD, Neighbours, PAIR, is_pair, place};
 
 /// Where a tile reads and writes; `out` is `[rows]` of 32, `out_row` apart.
 #[derive(Clone, Copy)]
@@ -25,7 +26,7 @@ pub(super) struct QuantizedTile {
     pub rows: usize,
     pub depth: usize,
     pub x: TileIntegers,
-    pub panel: *const u8,
+    pub panels: Neighbours<u8>,
     pub out: *mut f32,
     pub out_row: usize,
 }
@@ -133,6 +134,9 @@ unsafe fn tile_body<S: Simd, Q: Quantized>(args: QuantizedTile) {
                 _ => rows::<S, Q, 6, 2>(args, row, 0),
             }
             row += 6;
+        } else if left == 1 && args.panels.count == PAIR {
+            rows::<S, Q, 1, 8>(args, row, 0);
+            row += 1;
         } else if left == 1 {
             rows::<S, Q, 1, 4>(args, row, 0);
             row += 1;
@@ -165,14 +169,22 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
     // Of the group's first scale, whose integers start at 32 times that; and of its outlying columns.
     let (mut number, mut at, mut next) = (0, first_row, 0);
     for block in 0..args.depth / (GROUP * layout.groups) {
-        let block = args.panel.add(block * layout.block());
+        let block = args.panels.start.add(block * layout.block());
         for group_in_block in 0..layout.groups {
             let group = block.add(layout.header + group_in_block * layout.group());
-            let quads = group.add(layout.group_header);
-            let sums = dot_group::<S, Q, ROWS, VECTORS>(x, quads, part, at);
+            let quads = Quads { start: group.add(layout.group_header), panel_bytes: args.panels.len };
+            let ahead = if is_pair::<S>(VECTORS) { args.panels.pair_ahead(group) } else { AHEAD };
+            if is_pair::<S>(VECTORS) {
+                for panel in 0..PAIR {
+                    prefetch_lines(group.wrapping_add(ahead + panel * args.panels.len), layout.group_header);
+                }
+            }
+            let sums = dot_group::<S, Q, ROWS, VECTORS>(x, quads, part, at, ahead);
             let mut factors = [S::splat(0.0); VECTORS];
             for vector in 0..VECTORS {
-                let (factor, summand) = Q::factors::<S>(block, group, first + vector * S::LANES);
+                let (panel, row) = place::<S>(first / S::LANES + vector);
+                let apart = panel * args.panels.len;
+                let (factor, summand) = Q::factors::<S>(block.add(apart), group.add(apart), row);
                 factors[vector] = factor;
                 for (row, totals) in totals.iter_mut().enumerate() {
                     let total = &mut totals[vector];
@@ -187,7 +199,7 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
                 let OutlyingColumn { column, rows } = *x.columns.add(next);
                 if rows & rows_here != 0 {
                     let column = usize::from(column);
-                    let quad = weights::<S, Q, VECTORS>(quads.add(column / 4 * layout.quad), part);
+                    let quad = weights::<S, Q, VECTORS>(quads.at(column / 4 * layout.quad), part);
                     let values = x.values.add(next * args.rows + first_row);
                     for vector in 0..VECTORS {
                         let integer = S::to_f32(S::byte(quad[vector], column % 4));
@@ -218,9 +230,10 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
 #[inline(always)]
 unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
     x: TileIntegers,
-    quads: *const u8,
+    mut quads: Quads,
     part: usize,
     at: usize,
+    ahead: usize,
 ) -> [[S::Integers; VECTORS]; ROWS] {
     let (bias, starts) = if Q::NIBBLES { (Q::BIAS, x.nibble_starts) } else { (S::DOT_BIAS, x.byte_starts) };
     let mut sums = [[S::splat_i32(0); VECTORS]; ROWS];
@@ -231,12 +244,17 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
         }
     }
     let mut integers = x.integers.add(at * GROUP);
-    let mut quad = quads;
-    for _ in 0..GROUP / 4 {
+    // Of a pair the compiler would unroll all, and run out of registers.
+    let count = if is_pair::<S>(VECTORS) { black_box(GROUP / 4) } else { GROUP / 4 };
+    for _ in 0..count {
         if ROWS == 1 {
-            prefetch_lines(quad.wrapping_add(AHEAD), Q::LAYOUT.quad);
+            let panels = if is_pair::<S>(VECTORS) { PAIR } else { 1 };
+            for panel in 0..panels {
+                let from = quads.start.wrapping_add(ahead + panel * quads.panel_bytes);
+                prefetch_lines(from, Q::LAYOUT.quad);
+            }
         }
-        let weights = weights::<S, Q, VECTORS>(quad, part);
+        let weights = weights::<S, Q, VECTORS>(quads, part);
         for (row, sums) in sums.iter_mut().enumerate() {
             let x = S::splat_bytes(integers.add(row * GROUP));
             for (sum, weights) in sums.iter_mut().zip(weights) {
@@ -247,7 +265,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
                 };
             }
         }
-        quad = quad.add(Q::LAYOUT.quad);
+        quads = quads.at(Q::LAYOUT.quad);
         integers = integers.add(4);
         if ROWS == 1 {
             // Else the compiler takes all quads' first vectors before their second ones, and prefetches in heaps.
@@ -262,25 +280,38 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     sums
 }
 
+/// Four columns of a panel; those of the next one lie `panel_bytes` behind.
+#[derive(Clone, Copy)]
+struct Quads {
+    start: *const u8,
+    panel_bytes: usize,
+}
+
+impl Quads {
+    #[inline(always)]
+    unsafe fn at(self, bytes: usize) -> Quads {
+        Quads { start: self.start.add(bytes), ..self }
+    }
+}
+
 /// Some vectors of four columns' integers.
 #[inline(always)]
 unsafe fn weights<S: Simd, Q: Quantized, const VECTORS: usize>(
-    quad: *const u8,
+    quads: Quads,
     part: usize,
 ) -> [S::Bytes; VECTORS] {
-    let mut weights = [S::load_bytes(quad); VECTORS];
-    if !Q::NIBBLES {
-        for (vector, weights) in weights.iter_mut().enumerate() {
-            *weights = S::load_bytes(quad.add((part * VECTORS + vector) * S::LANES * 4));
-        }
-        return weights;
-    }
-    // Vectors that hold a half of the panel's rows: their bytes hold the other half too.
-    let halves = PANEL / 2 / S::LANES;
+    let mut weights = [S::load_bytes(quads.start); VECTORS];
     for (vector, weights) in weights.iter_mut().enumerate() {
-        let vector = part * VECTORS + vector;
-        let (low, high) = S::nibbles(S::load_bytes(quad.add(vector % halves * S::LANES * 4)));
-        *weights = if vector < halves { low } else { high };
+        let (panel, row) = place::<S>(part * VECTORS + vector);
+        let quad = quads.start.add(panel * quads.panel_bytes);
+        *weights = if Q::NIBBLES {
+            // The bytes of a half of the panel's rows hold the other half too.
+            let half = PANEL / 2;
+            let (low, high) = S::nibbles(S::load_bytes(quad.add(row % half * 4)));
+            if row < half { low } else { high }
+        } else {
+            S::load_bytes(quad.add(row * 4))
+        };
     }
     weights
 }

@@ -14,6 +14,7 @@ mod shared_rows;
 mod shares;
 
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -166,14 +167,25 @@ impl Pool {
     /// If a task panics, on whichever thread (the pool stays usable), or if there are 2³² tasks.
     pub fn for_each(&self, count: usize, chunk: usize, task: impl Fn(usize) + Sync) {
         let chunk = chunk.max(1);
-        if count <= chunk || self.workers.is_empty() {
+        if count <= chunk {
             return (0..count).for_each(task);
+        }
+        self.for_each_few(count, chunk, |few| few.for_each(&task));
+    }
+
+    /// The same, with up to `few` neighbours in one call.
+    ///
+    /// # Panics
+    /// As [`for_each`](Pool::for_each), or if `few` is 0.
+    pub fn for_each_few(&self, count: usize, few: usize, tasks: impl Fn(Range<usize>) + Sync) {
+        if self.workers.is_empty() {
+            return (0..count).step_by(few).for_each(|first| tasks(first..count.min(first + few)));
         }
         assert!(u32::try_from(count).is_ok(), "too many tasks");
         let shares = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         shares.set(count);
         // SAFETY: `shares` is the lock.
-        unsafe { self.run(&|| shares.work(chunk as u32, &task)) };
+        unsafe { self.run(&|| shares.work(few as u32, &tasks)) };
     }
 }
 

@@ -26,6 +26,48 @@ pub(super) const AHEAD: usize = 8192;
 /// The same where many rows meet each line, which waits in the next cache already.
 const NEAR: usize = 2048;
 
+/// Panels that a single row meets at the same time where that is faster: two streams from memory.
+pub(super) const PAIR: usize = 2;
+
+/// How far ahead each of a pair is asked for, in bytes.
+const PAIR_AHEAD: usize = 1024;
+
+/// Panels that lie one behind another.
+#[derive(Clone, Copy)]
+pub(super) struct Neighbours<W> {
+    pub start: *const W,
+    /// 1, or with a single row maybe [`PAIR`].
+    pub count: usize,
+    /// From one to the next, in values.
+    pub len: usize,
+}
+
+impl<W> Neighbours<W> {
+    pub fn new(panels: &[W], count: usize) -> Neighbours<W> {
+        Neighbours { start: panels.as_ptr(), count, len: panels.len() / count }
+    }
+
+    /// How far ahead a pair is asked for from some place in the first: behind that lies the second one,
+    /// and what comes next is another pair.
+    #[inline(always)]
+    pub fn pair_ahead(&self, from: *const W) -> usize {
+        let bytes = self.len * size_of::<W>();
+        let left = self.start.addr() + bytes - from.addr();
+        if PAIR_AHEAD < left { PAIR_AHEAD } else { PAIR_AHEAD + (PAIR - 1) * bytes }
+    }
+}
+
+/// Whether so many vectors of sums are those of a pair.
+pub(super) const fn is_pair<S: Simd>(vectors: usize) -> bool {
+    vectors * S::LANES == PAIR * PANEL
+}
+
+/// The panel of a vector of sums, and the row in it where it starts.
+pub(super) const fn place<S: Simd>(vector: usize) -> (usize, usize) {
+    let row = vector * S::LANES;
+    (row / PANEL, row % PANEL)
+}
+
 /// What a panel may hold.
 pub(super) trait Element: Copy + 'static {
     /// Loads one vector, widened to f32.
@@ -66,8 +108,8 @@ pub(super) struct Tile {
 }
 
 /// Where a tile reads and writes. x is in blocks of 16 columns, the last of which may have fewer: a row's
-/// part of one is at `x + block·x_block + row·x_row`. The panel is `[depth][32]`, and `out[row][column]` is
-/// at `out + row·out_row + column`.
+/// part of one is at `x + block·x_block + row·x_row`. A panel is `[depth][32]`, and `out[row][column]` is
+/// at `out + row·out_row + column`, columns counted through all panels.
 #[derive(Clone, Copy)]
 pub(super) struct TileArgs<W> {
     pub rows: usize,
@@ -75,7 +117,7 @@ pub(super) struct TileArgs<W> {
     pub x: *const f32,
     pub x_row: usize,
     pub x_block: usize,
-    pub panel: *const W,
+    pub panels: Neighbours<W>,
     pub out: *mut f32,
     pub out_row: usize,
 }
@@ -143,6 +185,9 @@ pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs
     if S::LANES == 16 {
         return sums::<S, W, ROWS, 2>(args, 0, 0);
     }
+    if ROWS == 1 && args.panels.count == PAIR {
+        return sums::<S, W, 1, 8>(args, 0, 0);
+    }
     if ROWS <= 3 {
         return sums::<S, W, ROWS, 4>(args, 0, 0);
     }
@@ -169,10 +214,8 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     first_row: usize,
     first_column: usize,
 ) {
-    let mut panel = args.panel.add(first_column);
+    let mut panel = args.panels.start.add(first_column);
     let mut x = args.x.add(first_row * args.x_row);
-    // A few rows are bound by memory.
-    let ahead = if ROWS <= 3 { AHEAD } else { NEAR };
     // Of the spans so far, on the stack: rows of the output are far apart in memory.
     let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
     for span in (0..args.depth).step_by(SPAN) {
@@ -182,14 +225,14 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
             let columns = BLOCK.min(end - block);
             for _ in 0..columns / 4 {
                 // In one piece, so that the places of their rows are found once.
-                column::<S, W, ROWS, VECTORS>(panel, x, args.x_row, ahead, &mut sums);
-                column::<S, W, ROWS, VECTORS>(panel.add(PANEL), x.add(1), args.x_row, ahead, &mut sums);
-                column::<S, W, ROWS, VECTORS>(panel.add(2 * PANEL), x.add(2), args.x_row, ahead, &mut sums);
-                column::<S, W, ROWS, VECTORS>(panel.add(3 * PANEL), x.add(3), args.x_row, ahead, &mut sums);
+                column::<S, W, ROWS, VECTORS>(panel, x, args, &mut sums);
+                column::<S, W, ROWS, VECTORS>(panel.add(PANEL), x.add(1), args, &mut sums);
+                column::<S, W, ROWS, VECTORS>(panel.add(2 * PANEL), x.add(2), args, &mut sums);
+                column::<S, W, ROWS, VECTORS>(panel.add(3 * PANEL), x.add(3), args, &mut sums);
                 (panel, x) = (panel.add(4 * PANEL), x.add(4));
             }
             for _ in 0..columns % 4 {
-                column::<S, W, ROWS, VECTORS>(panel, x, args.x_row, ahead, &mut sums);
+                column::<S, W, ROWS, VECTORS>(panel, x, args, &mut sums);
                 (panel, x) = (panel.add(PANEL), x.add(1));
             }
             x = x.wrapping_add(args.x_block).wrapping_sub(BLOCK);
@@ -211,17 +254,25 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
 unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
     panel: *const W,
     x: *const f32,
-    x_row: usize,
-    ahead: usize,
+    args: TileArgs<W>,
     sums: &mut [[S::Vector; VECTORS]; ROWS],
 ) {
-    prefetch_lines(panel.wrapping_byte_add(ahead), VECTORS * S::LANES * size_of::<W>());
+    let (panels, bytes) = (args.panels, VECTORS * S::LANES * size_of::<W>());
+    if is_pair::<S>(VECTORS) {
+        let ahead = panel.wrapping_byte_add(panels.pair_ahead(panel));
+        prefetch_lines(ahead, bytes / PAIR);
+        prefetch_lines(ahead.wrapping_add(panels.len), bytes / PAIR);
+    } else {
+        // A few rows are bound by memory.
+        prefetch_lines(panel.wrapping_byte_add(if ROWS <= 3 { AHEAD } else { NEAR }), bytes);
+    }
     let mut weights = [S::splat(0.0); VECTORS];
     for (vector, weights) in weights.iter_mut().enumerate() {
-        *weights = W::load::<S>(panel.add(vector * S::LANES));
+        let (number, row) = place::<S>(vector);
+        *weights = W::load::<S>(panel.add(number * panels.len + row));
     }
     for (row, sums) in sums.iter_mut().enumerate() {
-        let value = S::splat(*x.add(row * x_row));
+        let value = S::splat(*x.add(row * args.x_row));
         for (sum, weight) in sums.iter_mut().zip(weights) {
             *sum = S::fma(value, weight, *sum);
         }

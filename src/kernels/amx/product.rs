@@ -85,7 +85,7 @@ impl Product<'_> {
                         // SAFETY: rows in pieces prove that there is AMX; x has these rows, of as many
                         // columns as the panel; each panel belongs to one task.
                         unsafe {
-                            self.output.tile(panel, first, rows, |tile| match rows > ROWS {
+                            self.output.tile(panel..panel + 1, first, rows, |tile| match rows > ROWS {
                                 true => filled::<C, true>(&order, planes, self.x, tile),
                                 false => filled::<C, false>(&order, planes, self.x, tile),
                             });
@@ -187,7 +187,7 @@ impl Product<'_> {
                     next_step!();
                 }
             }
-            self.output.tile(panel, 0, rows, |tile| {
+            self.output.tile(panel..panel + 1, 0, rows, |tile| {
                 let apart = tile.out_row * size_of::<f32>();
                 tile_store!(0, tile.out, apart);
                 tile_store!(1, tile.out.add(ROWS), apart);

@@ -2,6 +2,7 @@
 //! the other, so that it reads memory in one stream; and a thread that has done its own takes half of
 //! what another has left.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A thread's tasks that are left: the first in the low half, the end in the high one. In a cache line
@@ -41,11 +42,11 @@ impl Shares {
     }
 
     /// Does tasks until there are none left to take, up to `chunk` neighbours at a time.
-    pub(super) fn work(&self, chunk: u32, task: &(impl Fn(usize) + Sync)) {
+    pub(super) fn work(&self, chunk: u32, tasks: &(impl Fn(Range<usize>) + Sync)) {
         let own = self.come.fetch_add(1, Ordering::Relaxed);
         loop {
             while let Some((first, end)) = self.take(own, chunk) {
-                (first..end).for_each(|index| task(index as usize));
+                tasks(first as usize..end as usize);
             }
             if !self.steal(own, chunk) {
                 return;
