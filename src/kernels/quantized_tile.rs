@@ -126,43 +126,44 @@ unsafe fn tile_body<S: Simd, Q: Quantized>(args: QuantizedTile) {
         let left = args.rows - row;
         if S::LANES == 16 {
             match left {
-                1 => rows::<S, Q, 1, 2>(args, row, 0),
-                2 => rows::<S, Q, 2, 2>(args, row, 0),
-                3 => rows::<S, Q, 3, 2>(args, row, 0),
-                4 => rows::<S, Q, 4, 2>(args, row, 0),
-                5 => rows::<S, Q, 5, 2>(args, row, 0),
-                _ => rows::<S, Q, 6, 2>(args, row, 0),
+                1 => rows::<S, Q, 1, 2, 0>(args, row),
+                2 => rows::<S, Q, 2, 2, 0>(args, row),
+                3 => rows::<S, Q, 3, 2, 0>(args, row),
+                4 => rows::<S, Q, 4, 2, 0>(args, row),
+                5 => rows::<S, Q, 5, 2, 0>(args, row),
+                _ => rows::<S, Q, 6, 2, 0>(args, row),
             }
             row += 6;
         } else if left == 1 && args.panels.count == PAIR {
-            rows::<S, Q, 1, 8>(args, row, 0);
+            rows::<S, Q, 1, 8, 0>(args, row);
             row += 1;
         } else if left == 1 {
-            rows::<S, Q, 1, 4>(args, row, 0);
+            rows::<S, Q, 1, 4, 0>(args, row);
             row += 1;
         } else {
-            // The first 8 rows of a half and the second 8: their low nibbles are those vectors.
-            for half in [0, 1] {
-                match left {
-                    2 => rows::<S, Q, 2, 2>(args, row, half),
-                    3 => rows::<S, Q, 3, 2>(args, row, half),
-                    _ => rows::<S, Q, 4, 2>(args, row, half),
-                }
+            match left {
+                2 => both_parts::<S, Q, 2>(args, row),
+                3 => both_parts::<S, Q, 3>(args, row),
+                _ => both_parts::<S, Q, 4>(args, row),
             }
             row += 4;
         }
     }
 }
 
-/// `ROWS` rows of x times `VECTORS` vectors of the panel's rows, from vector `VECTORS · part` on.
 #[inline(always)]
-unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
+unsafe fn both_parts<S: Simd, Q: Quantized, const ROWS: usize>(args: QuantizedTile, first_row: usize) {
+    rows::<S, Q, ROWS, 2, 0>(args, first_row);
+    rows::<S, Q, ROWS, 2, 1>(args, first_row);
+}
+
+/// `ROWS` rows of x times `VECTORS` vectors of the panels' rows.
+#[inline(always)]
+unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize, const PART: usize>(
     args: QuantizedTile,
     first_row: usize,
-    part: usize,
 ) {
     let layout = Q::LAYOUT;
-    let first = part * VECTORS * S::LANES;
     let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
     let x = args.x;
     let rows_here = ((1 << ROWS) - 1) << first_row;
@@ -179,10 +180,10 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
                     prefetch_lines(group.wrapping_add(ahead + panel * args.panels.len), layout.group_header);
                 }
             }
-            let sums = dot_group::<S, Q, ROWS, VECTORS>(x, quads, part, at, ahead);
+            let sums = dot_group::<S, Q, ROWS, VECTORS, PART>(x, quads, at, ahead);
             let mut factors = [S::splat(0.0); VECTORS];
             for vector in 0..VECTORS {
-                let (panel, row) = place::<S>(first / S::LANES + vector);
+                let (panel, row) = vector_at::<S, VECTORS, PART>(vector);
                 let apart = panel * args.panels.len;
                 let (factor, summand) = Q::factors::<S>(block.add(apart), group.add(apart), row);
                 factors[vector] = factor;
@@ -199,7 +200,7 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
                 let OutlyingColumn { column, rows } = *x.columns.add(next);
                 if rows & rows_here != 0 {
                     let column = usize::from(column);
-                    let quad = weights::<S, Q, VECTORS>(quads.at(column / 4 * layout.quad), part);
+                    let quad = weights::<S, Q, VECTORS, PART>(quads.at(column / 4 * layout.quad));
                     let values = x.values.add(next * args.rows + first_row);
                     for vector in 0..VECTORS {
                         let integer = S::to_f32(S::byte(quad[vector], column % 4));
@@ -219,19 +220,19 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
         }
     }
     for (row, totals) in totals.iter().enumerate() {
-        let out = args.out.add((first_row + row) * args.out_row + first);
+        let out = args.out.add((first_row + row) * args.out_row);
         for (vector, total) in totals.iter().enumerate() {
-            S::store(out.add(vector * S::LANES), *total);
+            let (panel, row) = vector_at::<S, VECTORS, PART>(vector);
+            S::store(out.add(panel * PANEL + row), *total);
         }
     }
 }
 
 /// The exact sums of products of a group's integers.
 #[inline(always)]
-unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize>(
+unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize, const PART: usize>(
     x: TileIntegers,
     mut quads: Quads,
-    part: usize,
     at: usize,
     ahead: usize,
 ) -> [[S::Integers; VECTORS]; ROWS] {
@@ -244,8 +245,9 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
         }
     }
     let mut integers = x.integers.add(at * GROUP);
-    // Of a pair the compiler would unroll all, and run out of registers.
-    let count = if is_pair::<S>(VECTORS) { black_box(GROUP / 4) } else { GROUP / 4 };
+    // The compiler would unroll all of many sums, load everything first, and run out of registers.
+    let many = S::LANES == 8 && ROWS * VECTORS >= 8;
+    let count = if many { black_box(GROUP / 4) } else { GROUP / 4 };
     for _ in 0..count {
         if ROWS == 1 {
             let panels = if is_pair::<S>(VECTORS) { PAIR } else { 1 };
@@ -254,7 +256,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
                 prefetch_lines(from, Q::LAYOUT.quad);
             }
         }
-        let weights = weights::<S, Q, VECTORS>(quads, part);
+        let weights = weights::<S, Q, VECTORS, PART>(quads);
         for (row, sums) in sums.iter_mut().enumerate() {
             let x = S::splat_bytes(integers.add(row * GROUP));
             for (sum, weights) in sums.iter_mut().zip(weights) {
@@ -294,15 +296,23 @@ impl Quads {
     }
 }
 
+/// The panel of a vector of sums, and the row in it where it starts. Two vectors start at one row of each
+/// half, whose nibbles share bytes.
+const fn vector_at<S: Simd, const VECTORS: usize, const PART: usize>(vector: usize) -> (usize, usize) {
+    match VECTORS {
+        2 => (0, PART * S::LANES + vector * PANEL / 2),
+        _ => place::<S>(vector),
+    }
+}
+
 /// Some vectors of four columns' integers.
 #[inline(always)]
-unsafe fn weights<S: Simd, Q: Quantized, const VECTORS: usize>(
+unsafe fn weights<S: Simd, Q: Quantized, const VECTORS: usize, const PART: usize>(
     quads: Quads,
-    part: usize,
 ) -> [S::Bytes; VECTORS] {
     let mut weights = [S::load_bytes(quads.start); VECTORS];
     for (vector, weights) in weights.iter_mut().enumerate() {
-        let (panel, row) = place::<S>(part * VECTORS + vector);
+        let (panel, row) = vector_at::<S, VECTORS, PART>(vector);
         let quad = quads.start.add(panel * quads.panel_bytes);
         *weights = if Q::NIBBLES {
             // The bytes of a half of the panel's rows hold the other half too.
