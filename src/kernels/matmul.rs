@@ -2,7 +2,7 @@
 //!
 //! [`PackedMatrix`] holds a weight matrix in the order in which the kernel reads it; [`matmul`]
 //! multiplies any number of rows by it. With one row (a generated token) the time goes into
-//! reading the weights once, in one sequential stream a thread; with many (a prompt) into
+//! reading the weights once, in one sequential stream a thread or two; with many (a prompt) into
 //! arithmetic, twelve rows at a time, for which weights of 16 bits are widened to f32 a panel at a
 //! time. bf16 is [folded](super::folded_panel) into 12 bits. Where there is [AMX](super::amx), it
 //! multiplies weights of 16 and 32 bits. Quantised weights meet activations that are
@@ -400,6 +400,7 @@ mod tests {
                 for (tokens, rows, columns) in [
                     (1, 1, 1),
                     (1, 33, 64),
+                    (1, 150, 20),
                     (2, 95, 7),
                     (3, 64, 40),
                     (5, 32, 33),

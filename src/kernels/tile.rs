@@ -29,9 +29,6 @@ const NEAR: usize = 2048;
 /// Panels that a single row meets at the same time where that is faster: two streams from memory.
 pub(super) const PAIR: usize = 2;
 
-/// How far ahead each of a pair is asked for, in bytes.
-const PAIR_AHEAD: usize = 1024;
-
 /// Panels that lie one behind another.
 #[derive(Clone, Copy)]
 pub(super) struct Neighbours<W> {
@@ -47,13 +44,17 @@ impl<W> Neighbours<W> {
         Neighbours { start: panels.as_ptr(), count, len: panels.len() / count }
     }
 
-    /// How far ahead a pair is asked for from some place in the first: behind that lies the second one,
-    /// and what comes next is another pair.
+    /// How far ahead each of a pair is asked for, in bytes: least where there is least to compute, and
+    /// the CPU itself runs ahead.
+    const AHEAD: usize = if size_of::<W>() == 4 { 256 } else { 1024 };
+
+    /// The same from some place in the first: behind that lies the second one, and what comes next is
+    /// another pair.
     #[inline(always)]
     pub fn pair_ahead(&self, from: *const W) -> usize {
         let bytes = self.len * size_of::<W>();
         let left = self.start.addr() + bytes - from.addr();
-        if PAIR_AHEAD < left { PAIR_AHEAD } else { PAIR_AHEAD + (PAIR - 1) * bytes }
+        if Self::AHEAD < left { Self::AHEAD } else { Self::AHEAD + (PAIR - 1) * bytes }
     }
 }
 
