@@ -74,10 +74,15 @@ pub fn assert_close(ours: &[f32], theirs: &[f32], bound: f64, what: &str) {
     assert!(difference <= bound, "{what}: the largest difference is {difference:e}, the bound {bound:e}");
 }
 
+/// From the smallest logit to the largest.
+pub fn range(logits: &[f32]) -> f64 {
+    let (low, high) = logits.iter().fold((f32::MAX, f32::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+    f64::from(high - low)
+}
+
 /// Logits may differ by `bound` times their range.
 pub fn assert_logits_close(ours: &[f32], theirs: &[f32], bound: f64, what: &str) {
-    let (low, high) = theirs.iter().fold((f32::MAX, f32::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
-    assert_close(ours, theirs, bound * f64::from(high - low), what);
+    assert_close(ours, theirs, bound * range(theirs), what);
 }
 
 /// Keeps every map: one `[layer]` of `[heads][queries][keys]` a step.
