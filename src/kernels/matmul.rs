@@ -51,6 +51,9 @@ pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32]) -> V
         for part in weights.parts() {
             let output = Output { out: &out, columns, first_column, width: part.rows };
             let job = Job { isa, pool, depth, tokens, part, output };
+            if tokens <= TILE_ROWS {
+                pool.reads(part.memory(), job.output.panels());
+            }
             match (&rows, &any, isa.amx()) {
                 (Some(rows), ..) if part.element.is_quantized() => job.run_quantized(rows),
                 (_, Some(any), _) => job.run_any(any),

@@ -4,12 +4,14 @@
 //! [`Pool::for_each`] opens a region, in which every thread that is free takes pieces of the work,
 //! the caller's among them. When the work is used up the caller closes the region and waits only
 //! for the threads that are inside: one that the system has taken from its CPU, and that never
-//! came, is not waited for. Workers spin for about 50 µs after their last region, then park.
+//! came, is not waited for. Workers spin for about 50 µs after their last region, then park; first they
+//! read [`ahead`].
 //!
 //! A thread that is none of the pool's and has much to do beside it asks for a CPU ([`Pool::lend`]):
 //! a worker then stays away, instead of being taken from its CPU in the middle of a region, where
 //! everybody would wait for it.
 
+mod ahead;
 mod shared_rows;
 mod shares;
 
@@ -21,8 +23,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use ahead::{Ahead, Done};
 pub use shared_rows::{ClaimedRow, SharedRows};
 use shares::Shares;
+
+use super::memory::Memory;
 
 const SPIN: Duration = Duration::from_micros(50);
 
@@ -33,7 +38,8 @@ const INSIDE: u64 = OPEN - 1;
 /// In the state, above the rest: the region's number.
 const GENERATION: u64 = 1 << 16;
 
-type Region = *const (dyn Fn() + Sync);
+/// Called with the number of the thread: 0 is the region's caller.
+type Region = *const (dyn Fn(usize) + Sync);
 
 struct Shared {
     /// Number of the region, whether it is open, and how many workers are inside.
@@ -46,6 +52,7 @@ struct Shared {
     spin: Duration,
     /// Whether the first worker's CPU is lent.
     lent: AtomicBool,
+    ahead: Ahead,
 }
 
 // SAFETY: `region` is written only by the one caller of `run` (which holds `busy`), while no region
@@ -59,9 +66,15 @@ pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<(JoinHandle<()>, Thread)>,
     /// The tasks of the region at hand: one at a time, whoever asks.
-    busy: Mutex<Shares>,
+    busy: Mutex<Busy>,
     /// Whether there is a worker on every CPU, so that any other thread would take one from it.
     lends: bool,
+}
+
+/// What the caller of a region has for itself.
+struct Busy {
+    shares: Shares,
+    done: Done,
 }
 
 impl Pool {
@@ -79,6 +92,7 @@ impl Pool {
             stop: AtomicBool::new(false),
             spin,
             lent: AtomicBool::new(false),
+            ahead: Ahead::default(),
         });
         let workers = (1..threads)
             .map_while(|index| {
@@ -92,7 +106,7 @@ impl Pool {
                 Some((handle, thread))
             })
             .collect::<Vec<_>>();
-        let busy = Mutex::new(Shares::new(workers.len() + 1));
+        let busy = Mutex::new(Busy { shares: Shares::new(workers.len() + 1), done: Done::default() });
         let lends = !workers.is_empty() && workers.len() + 1 >= available;
         Pool { shared, workers, busy, lends }
     }
@@ -125,9 +139,9 @@ impl Pool {
     ///
     /// # Safety
     /// The caller holds `busy`.
-    unsafe fn run(&self, region: &(dyn Fn() + Sync)) {
+    unsafe fn run(&self, region: &(dyn Fn(usize) + Sync), done: &mut Done) {
         let shared = &*self.shared;
-        let erased: *const (dyn Fn() + Sync + '_) = region;
+        let erased: *const (dyn Fn(usize) + Sync + '_) = region;
         // SAFETY: only the lifetime changes; this function does not return, or unwind, before the
         // region is closed and everybody has left it.
         let erased: Region = unsafe { std::mem::transmute(erased) };
@@ -140,10 +154,13 @@ impl Pool {
                 thread.unpark();
             }
         }
-        let own = catch_unwind(AssertUnwindSafe(region));
+        let own = catch_unwind(AssertUnwindSafe(|| region(0)));
         shared.state.fetch_and(!OPEN, Ordering::SeqCst);
-        let mut spins = 0u32;
+        let (mut spins, mut reading) = (0u32, done.go_on(&shared.ahead, 0, self.threads()));
         while shared.state.load(Ordering::Acquire) & INSIDE != 0 {
+            if reading.step() {
+                continue;
+            }
             spins = spins.wrapping_add(1);
             if shared.spin.is_zero() || spins.is_multiple_of(4096) {
                 std::thread::yield_now();
@@ -156,6 +173,14 @@ impl Pool {
             std::panic::resume_unwind(panic);
         }
         assert!(!worker_panicked, "a kernel panicked on a worker thread");
+    }
+
+    /// Says that the region that opens now reads this memory, each of its tasks one of so many equal pieces.
+    /// What was read behind it the last time is read ahead by threads that have nothing else to do.
+    pub(super) fn reads(&self, memory: &Arc<Memory>, pieces: usize) {
+        if !self.shared.spin.is_zero() && !self.workers.is_empty() {
+            self.shared.ahead.reads(memory, pieces);
+        }
     }
 
     /// Calls `task(i)` for every `i` below `count`, each once. Each thread goes through neighbours, as
@@ -182,10 +207,12 @@ impl Pool {
             return (0..count).step_by(few).for_each(|first| tasks(first..count.min(first + few)));
         }
         assert!(u32::try_from(count).is_ok(), "too many tasks");
-        let shares = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let Busy { shares, done } = &mut *busy;
         shares.set(count);
-        // SAFETY: `shares` is the lock.
-        unsafe { self.run(&|| shares.work(few as u32, &tasks)) };
+        let shares = &*shares;
+        // SAFETY: `busy` is held.
+        unsafe { self.run(&|thread| shares.work(thread, few as u32, &tasks), done) };
     }
 }
 
@@ -222,9 +249,9 @@ pub fn available_threads() -> usize {
 }
 
 fn work(shared: &Shared, worker: usize) {
-    let mut seen = 0;
+    let (mut seen, mut done) = (0, Done::default());
     loop {
-        seen = wait_for_region(shared, worker, seen);
+        seen = wait_for_region(shared, worker, seen, &mut done);
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
@@ -235,7 +262,7 @@ fn work(shared: &Shared, worker: usize) {
         if let Some(region) = unsafe { *shared.region.get() } {
             // SAFETY: likewise the closure is alive.
             let region = unsafe { &*region };
-            if catch_unwind(AssertUnwindSafe(region)).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| region(worker + 1))).is_err() {
                 shared.panicked.store(true, Ordering::Relaxed);
             }
         }
@@ -259,11 +286,12 @@ fn park() {
     std::thread::park();
 }
 
-/// Spins, then parks, until the generation is no longer `seen`; answers the new one.
-fn wait_for_region(shared: &Shared, worker: usize, seen: u64) -> u64 {
+/// Reads ahead, spins, then parks, until the generation is no longer `seen`; answers the new one.
+fn wait_for_region(shared: &Shared, worker: usize, seen: u64, done: &mut Done) -> u64 {
     let parked = &shared.parked[worker];
     let mut started = Instant::now();
     let mut spins = 0u32;
+    let mut reading = done.go_on(&shared.ahead, worker + 1, shared.parked.len() + 1);
     let generation = || shared.state.load(Ordering::SeqCst) / GENERATION;
     let lent = || worker == 0 && shared.lent.load(Ordering::SeqCst) && !shared.stop.load(Ordering::SeqCst);
     loop {
@@ -274,6 +302,9 @@ fn wait_for_region(shared: &Shared, worker: usize, seen: u64) -> u64 {
         }
         if generation() != seen {
             return generation();
+        }
+        if reading.step() {
+            continue;
         }
         spins = spins.wrapping_add(1);
         if spins.is_multiple_of(64) && started.elapsed() >= shared.spin {

@@ -3,7 +3,7 @@
 //! what another has left.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A thread's tasks that are left: the first in the low half, the end in the high one. In a cache line
 /// of its own (two, for CPUs that fetch lines in pairs).
@@ -21,29 +21,31 @@ fn unpack(share: u64) -> (u32, u32) {
 /// The tasks of one region.
 pub(super) struct Shares {
     shares: Box<[Share]>,
-    /// Threads that have come.
-    come: AtomicUsize,
+}
+
+/// The first task of a thread, and the end of those of the one before.
+pub(super) fn border(tasks: usize, thread: usize, threads: usize) -> usize {
+    tasks * thread / threads
 }
 
 impl Shares {
     pub(super) fn new(threads: usize) -> Shares {
         let shares = (0..threads).map(|_| Share(AtomicU64::new(0))).collect();
-        Shares { shares, come: AtomicUsize::new(0) }
+        Shares { shares }
     }
 
     /// Shares out tasks 0 to `count`, whose number fits 32 bits. Nobody may be taking any.
     pub(super) fn set(&self, count: usize) {
         let threads = self.shares.len();
-        let border = |thread: usize| (count * thread / threads) as u32;
+        let border = |thread| border(count, thread, threads) as u32;
         for (thread, share) in self.shares.iter().enumerate() {
             share.0.store(pack(border(thread), border(thread + 1)), Ordering::Relaxed);
         }
-        self.come.store(0, Ordering::Relaxed);
     }
 
-    /// Does tasks until there are none left to take, up to `chunk` neighbours at a time.
-    pub(super) fn work(&self, chunk: u32, tasks: &(impl Fn(Range<usize>) + Sync)) {
-        let own = self.come.fetch_add(1, Ordering::Relaxed);
+    /// Does tasks until there are none left to take, up to `chunk` neighbours at a time, those of thread
+    /// `own` first.
+    pub(super) fn work(&self, own: usize, chunk: u32, tasks: &(impl Fn(Range<usize>) + Sync)) {
         loop {
             while let Some((first, end)) = self.take(own, chunk) {
                 tasks(first as usize..end as usize);
