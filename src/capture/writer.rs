@@ -1,6 +1,7 @@
 //! The thread that puts a dump on the disk, so that the model need not wait for it. What waits to be
-//! written is bounded in bytes; once the bound is reached, whoever has more waits. While there is much
-//! to write the thread has a CPU lent by the model's pool.
+//! written is bounded in bytes; once the bound is reached, whoever has more waits. Small steps gather for
+//! some milliseconds: to take a CPU from the model's threads and to give it back costs more than to
+//! write one. While there is much to write the thread has a CPU lent by the model's pool.
 //!
 //! A step's file is called `….part` until it is whole; then it gets its name, and its line in
 //! `steps.jsonl` makes it part of the dump. The overview is written between two steps. After an error
@@ -10,6 +11,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::buffer::Buffer;
 use super::format::{STEPS, StepRecord, TOKENS};
@@ -21,6 +23,9 @@ use crate::kernels::Pool;
 const WAITING: usize = 16 << 20;
 /// Bytes for which a CPU is asked for: a step of a generated token has more, a line has less.
 const MUCH: usize = 16 << 10;
+/// Bytes that are written at once; fewer wait until the thread was last called so long ago.
+const AT_ONCE: usize = 1 << 20;
+const REST: Duration = Duration::from_millis(50);
 /// Used buffers that are kept for the next ones: of whole layers there are fewer at a time.
 const SPARE_BUFFERS: usize = 16;
 
@@ -42,6 +47,8 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// Of the jobs that wait and of the one at hand.
     bytes: usize,
+    /// When the thread was last called.
+    called: Option<Instant>,
     busy: bool,
     closed: bool,
     /// Writing has failed; the error is there until somebody has been told.
@@ -156,6 +163,7 @@ impl Writer {
     /// If it could not be written.
     pub fn flush(&self) -> Result<()> {
         let mut queue = self.shared.lock();
+        self.call(&mut queue);
         while (!queue.jobs.is_empty() || queue.busy) && !queue.failed {
             queue = self.shared.wait(queue);
         }
@@ -170,18 +178,27 @@ impl Writer {
     fn push(&self, job: Job) -> Result<()> {
         let mut queue = self.shared.lock();
         while queue.bytes > 0 && queue.bytes + job.bytes() > WAITING && !queue.failed {
+            self.call(&mut queue);
             queue = self.shared.wait(queue);
         }
         self.check(&mut queue)?;
         queue.bytes += job.bytes();
         queue.jobs.push_back(job);
+        if queue.bytes >= AT_ONCE || queue.called.is_none_or(|called| called.elapsed() >= REST) {
+            self.call(&mut queue);
+        }
+        Ok(())
+    }
+
+    /// Has the thread write what waits.
+    fn call(&self, queue: &mut Queue) {
+        queue.called = Some(Instant::now());
         if queue.bytes >= MUCH
             && let Some(pool) = self.shared.pool.get()
         {
             pool.lend();
         }
         self.shared.changed.notify_all();
-        Ok(())
     }
 
     fn check(&self, queue: &mut Queue) -> Result<()> {

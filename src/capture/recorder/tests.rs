@@ -166,6 +166,23 @@ fn nothing_is_written_behind_an_error() {
     assert_eq!(check(folder.path()).unwrap().steps, steps);
 }
 
+#[test]
+fn what_waits_makes_room_for_what_is_larger_than_all_that_may_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join(STEPS_FOLDER)).unwrap();
+    let writer = Writer::start(folder.path(), Disk).unwrap();
+    for line in ["1\n", "2\n"] {
+        // The first is written at once; the second gathers with what comes.
+        writer.token(line.into()).unwrap();
+    }
+    let file = format!("{STEPS_FOLDER}/00000.safetensors");
+    let record = StepRecord { step: 0, file, first_query: 0, queries: 1, stride: 1, keys: 1 };
+    writer.step(record, writer.buffer(40 << 20).unwrap()).unwrap();
+    writer.flush().unwrap();
+    assert_eq!(writer.committed(), 1);
+    assert_eq!(fs::read_to_string(folder.path().join(TOKENS)).unwrap(), "1\n2\n");
+}
+
 /// Both heads take more than a megabyte, one does not.
 const KEYS: usize = 520;
 
