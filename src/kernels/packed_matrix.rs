@@ -6,12 +6,11 @@ use std::sync::Arc;
 use super::blocks::dequantize;
 use super::element::ElementType;
 use super::folded_panel::{self, Apart, Folded, fold};
-use super::memory::{Memory, shared};
 use super::quantize::quantize;
 use super::quantized_panel::{self, Layout};
 use super::raw_matrix::RawMatrix;
 use super::threads::SharedSlice;
-use super::{PANEL, Pool};
+use super::{PANEL, Pool, memory};
 
 /// About what is packed of a source before it is said to be done with, in bytes of the source.
 const PIECE: usize = 2 << 20;
@@ -32,7 +31,7 @@ pub struct PackedMatrix {
 pub(super) struct Part {
     pub rows: usize,
     pub element: ElementType,
-    data: Arc<Memory>,
+    data: Arc<memory::Memory>,
     /// Where the panels are folded.
     folded: Option<Folded>,
 }
@@ -138,8 +137,8 @@ impl Part {
             if folds { folded_panel::panel_bytes(columns) } else { panel_bytes(element, columns) };
         let mut folded = folds.then(Folded::default);
         // The threads that pack also touch the memory first, in which the system has yet to clear it.
-        let mut data = shared(panels * panel_bytes)?;
-        let out = SharedSlice::new(&mut data);
+        let mut data = memory::shared(panels * panel_bytes)?;
+        let shared = SharedSlice::new(&mut data);
         let piece = (PIECE / source_bytes.div_ceil(panels.max(1)).max(1)).max(1);
         for first in (0..panels).step_by(piece) {
             let last = panels.min(first + piece);
@@ -147,7 +146,7 @@ impl Part {
             pool.for_each_mut(&mut notes, |panel, notes| {
                 let panel = first + panel;
                 // SAFETY: each panel is packed by one thread.
-                let out = unsafe { out.part(panel * panel_bytes, panel_bytes) };
+                let out = unsafe { shared.part(panel * panel_bytes, panel_bytes) };
                 if folds {
                     *notes = fold_panel(columns, &rows_of(panel), out);
                 } else {
@@ -168,7 +167,7 @@ impl Part {
     }
 
     /// Where the panels are, one after another.
-    pub(super) fn memory(&self) -> &Arc<Memory> {
+    pub(super) fn memory(&self) -> &Arc<memory::Memory> {
         &self.data
     }
 
