@@ -129,8 +129,8 @@ unsafe fn two_spans<S: Simd, const ROWS: usize, const PARTS: usize, const PANELS
                 for four in 0..BLOCK / QUAD {
                     let at = block * args.x_block + four * QUAD;
                     let ahead = match PANELS {
-                        PAIR => args.panels.pair_ahead(quad.wrapping_sub(panel * args.panels.len)),
-                        _ => AHEAD,
+                        PAIR => Some(args.panels.pair_ahead(quad.wrapping_sub(panel * args.panels.len))),
+                        _ => args.panels.asks_ahead.then_some(AHEAD),
                     };
                     add_quad::<S, ROWS, PARTS>(quad, ahead, x[0].add(at), args.x_row, highs, &mut own[0]);
                     quad = quad.add(QUAD_BYTES);
@@ -160,6 +160,7 @@ unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
     highs: &[u8; 16],
 ) {
     let highs = S::repeat_16(highs.as_ptr());
+    let ahead = args.panels.asks_ahead.then_some(AHEAD);
     let mut x = args.x.add(first_row * args.x_row);
     let out = TileArgs { out: args.out.add(first_row * args.out_row), ..args };
     for span in (0..args.depth).step_by(SPAN) {
@@ -167,7 +168,7 @@ unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
         for block in (span..args.depth.min(span + SPAN)).step_by(BLOCK) {
             for four in 0..BLOCK / QUAD {
                 let quad = args.panels.start.add(position(block / QUAD + four, args.depth) * QUAD_BYTES);
-                add_quad::<S, ROWS, PARTS>(quad, AHEAD, x.add(four * QUAD), args.x_row, highs, &mut sums);
+                add_quad::<S, ROWS, PARTS>(quad, ahead, x.add(four * QUAD), args.x_row, highs, &mut sums);
             }
             x = x.wrapping_add(args.x_block);
         }
@@ -178,13 +179,15 @@ unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
 #[inline(always)]
 unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
     quad: *const u8,
-    ahead: usize,
+    ahead: Option<usize>,
     x: *const f32,
     x_row: usize,
     highs: S::Bytes,
     sums: &mut Sums<S::Vector, ROWS, PARTS>,
 ) {
-    prefetch_lines(quad.wrapping_add(ahead), QUAD_BYTES);
+    if let Some(ahead) = ahead {
+        prefetch_lines(quad.wrapping_add(ahead), QUAD_BYTES);
+    }
     for part in 0..PARTS {
         let columns = unfold::<S>(quad, part, highs);
         for (column, weights) in columns.into_iter().enumerate() {

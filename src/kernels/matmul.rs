@@ -208,11 +208,11 @@ impl Job<'_> {
                 wide.resize(self.depth * PANEL, 0.0);
                 // SAFETY: `weights` is a panel of `depth` columns, `wide` is [depth][32].
                 unsafe { widen(self.isa, weights, wide) };
-                let wide = Neighbours::new(wide, 1);
+                let wide = Neighbours::new(self.isa, wide, 1);
                 self.panels(panels, tiles, |tile| self.tile(x, wide, blocked_tile_f32, tile));
             }),
             _ => {
-                let weights = Neighbours::new(weights, panels.len());
+                let weights = Neighbours::new(self.isa, weights, panels.len());
                 self.panels(panels, tiles, |tile| self.tile(x, weights, kernel.tile, tile));
             }
         });
@@ -221,7 +221,7 @@ impl Job<'_> {
     fn run_folded(&self, x: &Rows<'_>, folded: &Folded) {
         self.each_panel(|panels, weights: &[u8], tiles| {
             let notes = [folded.notes(panels.start), folded.notes(panels.end - 1)];
-            let neighbours = Neighbours::new(weights, panels.len());
+            let neighbours = Neighbours::new(self.isa, weights, panels.len());
             if tiles.len() == 1 {
                 return self.panels(panels, tiles, |tile| {
                     // SAFETY: as in `tile`, with folded panels.
@@ -231,7 +231,7 @@ impl Job<'_> {
             WIDE.with_borrow_mut(|wide| {
                 wide.resize(self.depth * PANEL, 0.0);
                 widen_folded(self.isa, weights, notes[0], wide);
-                let wide = Neighbours::new(wide, 1);
+                let wide = Neighbours::new(self.isa, wide, 1);
                 self.panels(panels, tiles, |tile| {
                     self.tile(x, wide, blocked_tile_f32, tile);
                     // SAFETY: as in `tile`.
@@ -250,7 +250,7 @@ impl Job<'_> {
             other => unreachable!("no matrix is packed as {other}"),
         };
         self.each_panel(|panels, weights: &[u8], tiles| {
-            let weights = Neighbours::new(weights, panels.len());
+            let weights = Neighbours::new(self.isa, weights, panels.len());
             self.panels(panels, tiles, |tile: Tile| {
                 let args = QuantizedTile {
                     rows: tile.rows,

@@ -174,10 +174,13 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize, c
         for group_in_block in 0..layout.groups {
             let group = block.add(layout.header + group_in_block * layout.group());
             let quads = Quads { start: group.add(layout.group_header), panel_bytes: args.panels.len };
-            let ahead = if is_pair::<S>(VECTORS) { args.panels.pair_ahead(group) } else { AHEAD };
+            let mut ahead = args.panels.asks_ahead.then_some(AHEAD);
             if is_pair::<S>(VECTORS) {
+                let pair_ahead = args.panels.pair_ahead(group);
+                ahead = Some(pair_ahead);
                 for panel in 0..PAIR {
-                    prefetch_lines(group.wrapping_add(ahead + panel * args.panels.len), layout.group_header);
+                    let header = group.wrapping_add(pair_ahead + panel * args.panels.len);
+                    prefetch_lines(header, layout.group_header);
                 }
             }
             let sums = dot_group::<S, Q, ROWS, VECTORS, PART>(x, quads, at, ahead);
@@ -234,7 +237,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     x: TileIntegers,
     mut quads: Quads,
     at: usize,
-    ahead: usize,
+    ahead: Option<usize>,
 ) -> [[S::Integers; VECTORS]; ROWS] {
     let (bias, starts) = if Q::NIBBLES { (Q::BIAS, x.nibble_starts) } else { (S::DOT_BIAS, x.byte_starts) };
     let mut sums = [[S::splat_i32(0); VECTORS]; ROWS];
@@ -249,7 +252,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
     let many = S::LANES == 8 && ROWS * VECTORS >= 8;
     let count = if many { black_box(GROUP / 4) } else { GROUP / 4 };
     for _ in 0..count {
-        if ROWS == 1 {
+        if let (1, Some(ahead)) = (ROWS, ahead) {
             let panels = if is_pair::<S>(VECTORS) { PAIR } else { 1 };
             for panel in 0..panels {
                 let from = quads.start.wrapping_add(ahead + panel * quads.panel_bytes);

@@ -8,8 +8,8 @@
 // As in `simd`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::PANEL;
 use super::simd::{Simd, dispatch, prefetch_lines};
+use super::{Isa, PANEL};
 
 /// The most rows of a tile.
 pub(super) const TILE_ROWS: usize = 12;
@@ -37,11 +37,14 @@ pub(super) struct Neighbours<W> {
     pub count: usize,
     /// From one to the next, in values.
     pub len: usize,
+    /// Whether a row or a few ask for memory [ahead](Isa::asks_ahead).
+    pub asks_ahead: bool,
 }
 
 impl<W> Neighbours<W> {
-    pub fn new(panels: &[W], count: usize) -> Neighbours<W> {
-        Neighbours { start: panels.as_ptr(), count, len: panels.len() / count }
+    pub fn new(isa: Isa, panels: &[W], count: usize) -> Neighbours<W> {
+        let len = panels.len() / count;
+        Neighbours { start: panels.as_ptr(), count, len, asks_ahead: isa.asks_ahead() }
     }
 
     /// How far ahead each of a pair is asked for, in bytes: least where there is least to compute, and
@@ -263,9 +266,11 @@ unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
         let ahead = panel.wrapping_byte_add(panels.pair_ahead(panel));
         prefetch_lines(ahead, bytes / PAIR);
         prefetch_lines(ahead.wrapping_add(panels.len), bytes / PAIR);
-    } else {
+    } else if ROWS > 3 {
+        prefetch_lines(panel.wrapping_byte_add(NEAR), bytes);
+    } else if panels.asks_ahead {
         // A few rows are bound by memory.
-        prefetch_lines(panel.wrapping_byte_add(if ROWS <= 3 { AHEAD } else { NEAR }), bytes);
+        prefetch_lines(panel.wrapping_byte_add(AHEAD), bytes);
     }
     let mut weights = [S::splat(0.0); VECTORS];
     for (vector, weights) in weights.iter_mut().enumerate() {

@@ -61,7 +61,8 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
     let (first, panels) = (first_panel * PANEL, args.keys.div_ceil(PANEL));
     let value_panels = args.head_dim.div_ceil(PANEL);
     let values = args.value_panels.add(first * held.head_bytes(PANEL));
-    if rows <= FEW_ROWS {
+    let asks_ahead = isa.asks_ahead();
+    if rows <= FEW_ROWS && asks_ahead {
         // Each panel of values is another place in memory: its start comes while scores are computed.
         let bytes = AHEAD.min((args.keys - first) * held.head_bytes(PANEL));
         for panel in 0..value_panels {
@@ -79,6 +80,7 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
             panel_bytes: args.key_panel_bytes,
             out: weights.add(first),
             out_row: CHUNK,
+            asks_ahead,
         },
     );
     for row in 0..rows {
@@ -114,6 +116,7 @@ pub(super) unsafe fn chunk(isa: Isa, held: CacheType, args: &ChunkArgs<'_>, out:
             panel_bytes: args.value_panel_bytes,
             out: out.values.as_mut_ptr(),
             out_row: value_panels * PANEL,
+            asks_ahead,
         },
     );
 }

@@ -98,6 +98,8 @@ pub(super) struct Product {
     pub panel_bytes: usize,
     pub out: *mut f32,
     pub out_row: usize,
+    /// Whether a row or a few ask for memory [ahead](Isa::asks_ahead).
+    pub asks_ahead: bool,
 }
 
 impl Product {
@@ -201,7 +203,7 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
     let mut sums = [[[S::splat(0.0); VECTORS]; PANELS]; ROWS];
     let mut x = product.x.add(first_row * x_row);
     // A few rows are bound by memory: ask for the panel's lines before they are needed.
-    let bound_by_memory = ROWS <= FEW_ROWS;
+    let asks_ahead = ROWS <= FEW_ROWS && product.asks_ahead;
     let mut group = product.panel;
     let mut left = product.depth;
     while left > 0 {
@@ -226,7 +228,7 @@ unsafe fn sums<S: Simd, H: Held, const ROWS: usize, const PANELS: usize, const V
             let mut values = [[S::splat(0.0); VECTORS]; PANELS];
             for (panel, values) in values.iter_mut().enumerate() {
                 let from = row_of_panel.add(panel * product.panel_bytes);
-                if bound_by_memory {
+                if asks_ahead {
                     prefetch_lines(from.wrapping_add(AHEAD), PANEL * H::SIZE);
                 }
                 for (vector, value) in values.iter_mut().enumerate() {

@@ -7,6 +7,15 @@ use std::arch::x86_64::*;
 
 use super::{ROOT_HALF, Simd};
 
+/// Whether AMD made this CPU.
+pub(super) fn is_amd() -> bool {
+    static IS_AMD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *IS_AMD.get_or_init(|| {
+        let CpuidResult { ebx, edx, ecx, .. } = __cpuid(0);
+        [ebx, edx, ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+    })
+}
+
 /// AVX2, with VNNI (AVX-VNNI, for vectors of this size) or without.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct WithAvx2<const VNNI: bool>;
