@@ -6,6 +6,8 @@
 // As in `simd`: unsafe because of the CPU's instructions and raw pointers, both promised by the caller.
 #![allow(unsafe_op_in_unsafe_fn)]
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use super::folded_panel::{Notes, PLANE, QUAD, QUAD_BYTES, position, quad_at};
 use super::simd::{Simd, dispatch, prefetch_lines};
 use super::tile::{AHEAD, BLOCK, PAIR, SPAN, TileArgs};
@@ -188,6 +190,8 @@ unsafe fn add_quad<S: Simd, const ROWS: usize, const PARTS: usize>(
     if let Some(ahead) = ahead {
         prefetch_lines(quad.wrapping_add(ahead), QUAD_BYTES);
     }
+    // Else the compiler loads the bytes of several fours at once, out of order.
+    compiler_fence(Ordering::SeqCst);
     for part in 0..PARTS {
         let columns = unfold::<S>(quad, part, highs);
         for (column, weights) in columns.into_iter().enumerate() {
