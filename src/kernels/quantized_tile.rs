@@ -248,8 +248,8 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
         }
     }
     let mut integers = x.integers.add(at * GROUP);
-    // The compiler would unroll all of many sums, load everything first, and run out of registers.
-    let many = S::LANES == 8 && ROWS * VECTORS >= 8;
+    // The compiler would unroll all of them, load everything first, and run out of registers.
+    let many = S::LANES == 8 && ROWS > 1;
     let count = if many { black_box(GROUP / 4) } else { GROUP / 4 };
     for _ in 0..count {
         if let (1, Some(ahead)) = (ROWS, ahead) {
