@@ -10,8 +10,14 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::folded_panel::{Notes, PLANE, QUAD, QUAD_BYTES, position, quad_at};
 use super::simd::{Simd, dispatch, prefetch_lines};
-use super::tile::{AHEAD, BLOCK, PAIR, SPAN, TileArgs};
+use super::tile::{AHEAD, BLOCK, PAIR, SPAN, TILE_ROWS, TileArgs, widened};
 use super::{Isa, PANEL};
+
+/// The most rows of x for which the tile is faster than [widening](widen_folded): vectors of 8 hold the sums of
+/// three rows, and every three unfold the panel anew.
+pub(super) fn folded_rows(isa: Isa) -> usize {
+    if isa.lanes() == 16 { TILE_ROWS } else { 4 }
+}
 
 /// Rows of x times panels, of which `notes` are the first's and the last's.
 ///
@@ -24,7 +30,7 @@ pub(super) unsafe fn folded_tile(isa: Isa, args: TileArgs<u8>, notes: [Notes<'_>
     }
 }
 
-/// Widens a panel to `[columns][32]`, its weights apart to 0.
+/// Turns a panel into one that is [`widened`], its weights apart into 0.
 pub(super) fn widen_folded(isa: Isa, panel: &[u8], notes: Notes<'_>, to: &mut [f32]) {
     assert_eq!(panel.len() / QUAD_BYTES * QUAD * PANEL, to.len(), "as many columns");
     // SAFETY: just asserted.
@@ -63,13 +69,14 @@ unsafe fn widen_body<S: Simd>(panel: &[u8], highs: &[u8; 16], to: &mut [f32]) {
     let columns = to.len() / PANEL;
     for (at, quad) in panel.chunks_exact(QUAD_BYTES).enumerate() {
         prefetch_lines(quad.as_ptr().wrapping_add(AHEAD), QUAD_BYTES);
-        let to = &mut to[quad_at(at, columns) * QUAD * PANEL..][..QUAD * PANEL];
+        let first = quad_at(at, columns) * QUAD;
         for part in 0..PANEL / (2 * S::LANES) {
-            let columns = unfold::<S>(quad.as_ptr(), part, highs);
-            for (weights, to) in columns.into_iter().zip(to.chunks_exact_mut(PANEL)) {
-                let to = to.as_mut_ptr().add(part * S::LANES);
-                S::store(to, weights[0]);
-                S::store(to.add(PANEL / 2), weights[1]);
+            for (column, weights) in unfold::<S>(quad.as_ptr(), part, highs).into_iter().enumerate() {
+                for (half, weights) in weights.into_iter().enumerate() {
+                    let row = half * PANEL / 2 + part * S::LANES;
+                    let to = &mut to[widened(S::LANES, columns, first + column, row)..][..S::LANES];
+                    S::store(to.as_mut_ptr(), weights);
+                }
             }
         }
     }

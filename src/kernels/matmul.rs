@@ -16,7 +16,7 @@ use std::ops::Range;
 use super::amx;
 pub use super::element::ElementType;
 use super::folded_panel::Folded;
-use super::folded_tile::{folded_tile, widen_folded};
+use super::folded_tile::{folded_rows, folded_tile, widen_folded};
 use super::memory::written;
 use super::output::Output;
 pub use super::packed_matrix::PackedMatrix;
@@ -29,7 +29,7 @@ use super::simd::Amx;
 use super::threads::SharedSlice;
 use super::tile::{
     BLOCK, Neighbours, PAIR, TILE_ROWS, Tile, TileArgs, blocked_tile_bf16, blocked_tile_f16,
-    blocked_tile_f32, widen_bf16, widen_f16,
+    blocked_tile_f32, widen_bf16, widen_f16, widened_tile,
 };
 use super::{Isa, PANEL, Pool};
 
@@ -133,7 +133,7 @@ fn pack_rows(pool: &Pool, input: &[f32], depth: usize) -> Vec<f32> {
 /// cache of a core holds.
 const ROWS_AT_A_TIME: usize = 1280 << 10;
 
-/// Turns a panel into f32.
+/// Turns a panel into one of f32 that is [widened](super::tile::widened).
 type Widen<W> = unsafe fn(Isa, &[W], &mut [f32]);
 
 /// What computes with panels of `W`.
@@ -206,10 +206,10 @@ impl Job<'_> {
             // Several tiles: widen the panel once, instead of once each.
             Some(widen) if tiles.len() > 1 => WIDE.with_borrow_mut(|wide| {
                 wide.resize(self.depth * PANEL, 0.0);
-                // SAFETY: `weights` is a panel of `depth` columns, `wide` is [depth][32].
+                // SAFETY: `weights` is a panel of `depth` columns, and so is `wide`.
                 unsafe { widen(self.isa, weights, wide) };
                 let wide = Neighbours::new(self.isa, wide, 1);
-                self.panels(panels, tiles, |tile| self.tile(x, wide, blocked_tile_f32, tile));
+                self.panels(panels, tiles, |tile| self.tile(x, wide, widened_tile, tile));
             }),
             _ => {
                 let weights = Neighbours::new(self.isa, weights, panels.len());
@@ -222,7 +222,7 @@ impl Job<'_> {
         self.each_panel(|panels, weights: &[u8], tiles| {
             let notes = [folded.notes(panels.start), folded.notes(panels.end - 1)];
             let neighbours = Neighbours::new(self.isa, weights, panels.len());
-            if tiles.len() == 1 {
+            if tiles.len() == 1 && self.tokens <= folded_rows(self.isa) {
                 return self.panels(panels, tiles, |tile| {
                     // SAFETY: as in `tile`, with folded panels.
                     unsafe { folded_tile(self.isa, x.args(self.depth, neighbours, tile), notes) };
@@ -233,7 +233,7 @@ impl Job<'_> {
                 widen_folded(self.isa, weights, notes[0], wide);
                 let wide = Neighbours::new(self.isa, wide, 1);
                 self.panels(panels, tiles, |tile| {
-                    self.tile(x, wide, blocked_tile_f32, tile);
+                    self.tile(x, wide, widened_tile, tile);
                     // SAFETY: as in `tile`.
                     unsafe { notes[0].add(x.args(self.depth, neighbours, tile), 0) };
                 });

@@ -148,8 +148,23 @@ dispatch!(
     pub(super) fn blocked_tile_f16 = self::blocked_body [half::f16] (args: TileArgs<half::f16>)
 );
 
+/// Rows of x times a panel that is [`widened`].
+///
+/// # Safety
+/// As [`blocked_tile_f32`].
+pub(super) unsafe fn widened_tile(isa: Isa, args: TileArgs<f32>) {
+    // Vectors of 16 hold the sums of all its rows: it is a panel like others.
+    if isa.lanes() == 16 { blocked_tile_f32(isa, args) } else { halved_tile(isa, args) }
+}
+
 dispatch!(
-    /// Widens a panel.
+    /// # Safety
+    /// As [`blocked_tile_f32`].
+    fn halved_tile = self::halved_body [] (args: TileArgs<f32>)
+);
+
+dispatch!(
+    /// Turns a panel into one that is [`widened`].
     ///
     /// # Safety
     /// The slices are equally long, a multiple of 32.
@@ -163,62 +178,77 @@ dispatch!(
     pub(super) fn widen_f16 = self::widen_body [half::f16] (from: &[half::f16], to: &mut [f32])
 );
 
-#[inline(always)]
-unsafe fn widen_body<S: Simd, W: Element>(from: &[W], to: &mut [f32]) {
-    for (from, to) in from.chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES)) {
-        S::store(to.as_mut_ptr(), W::load::<S>(from.as_ptr()));
-    }
+/// Where a weight is in a panel of `depth` columns that has been widened to f32 for many rows of x: as many of
+/// the panel's rows as a tile has sums of at a time lie together, `[depth][2 · lanes]`, and are read in one stream.
+pub(super) const fn widened(lanes: usize, depth: usize, column: usize, row: usize) -> usize {
+    let part = 2 * lanes;
+    row / part * part * depth + column * part + row % part
 }
 
 #[inline(always)]
-unsafe fn blocked_body<S: Simd, W: Element>(args: TileArgs<W>) {
-    macro_rules! rows {
-        ($($rows:literal)*) => {
-            match args.rows {
-                $($rows => tile::<S, W, $rows>(args),)*
-                _ => unreachable!("a tile has 1 to 12 rows"),
-            }
-        };
+unsafe fn widen_body<S: Simd, W: Element>(from: &[W], to: &mut [f32]) {
+    let depth = from.len() / PANEL;
+    for (column, from) in from.chunks_exact(PANEL).enumerate() {
+        for (vector, from) in from.chunks_exact(S::LANES).enumerate() {
+            let to = &mut to[widened(S::LANES, depth, column, vector * S::LANES)..][..S::LANES];
+            S::store(to.as_mut_ptr(), W::load::<S>(from.as_ptr()));
+        }
     }
-    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 /// Splits a tile so that its sums fit the registers: 24 of 32 on AVX-512, 12 of 16 on AVX2.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, W: Element, const ROWS: usize>(args: TileArgs<W>) {
+unsafe fn blocked_body<S: Simd, W: Element>(args: TileArgs<W>) {
+    macro_rules! rows {
+        ($vectors:literal: $($rows:literal)*; $($others:tt)*) => {
+            match args.rows {
+                $($rows => sums::<S, W, $rows, $vectors, false>(args, 0, 0),)*
+                $($others)*
+            }
+        };
+    }
     if S::LANES == 16 {
-        return sums::<S, W, ROWS, 2>(args, 0, 0);
+        return rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12; _ => unreachable!("a tile has 1 to 12 rows"),);
     }
-    if ROWS == 1 && args.panels.count == PAIR {
-        return sums::<S, W, 1, 8>(args, 0, 0);
+    if args.panels.count == PAIR {
+        return sums::<S, W, 1, 8, false>(args, 0, 0);
     }
-    if ROWS <= 3 {
-        return sums::<S, W, ROWS, 4>(args, 0, 0);
-    }
-    let mut row = 0;
-    while row < ROWS {
-        let left = ROWS - row;
-        for column in [0, PANEL / 2] {
-            match left {
-                1 => sums::<S, W, 1, 2>(args, row, column),
-                2 => sums::<S, W, 2, 2>(args, row, column),
-                3 => sums::<S, W, 3, 2>(args, row, column),
-                4 => sums::<S, W, 4, 2>(args, row, column),
-                5 => sums::<S, W, 5, 2>(args, row, column),
-                _ => sums::<S, W, 6, 2>(args, row, column),
+    rows!(4: 1 2 3; _ => halves::<S, W, false>(args),);
+}
+
+#[inline(always)]
+unsafe fn halved_body<S: Simd>(args: TileArgs<f32>) {
+    halves::<S, f32, true>(args);
+}
+
+/// Six rows and as many of a panel's at a time as two vectors have: half of them on AVX2.
+#[inline(always)]
+unsafe fn halves<S: Simd, W: Element, const WIDENED: bool>(args: TileArgs<W>) {
+    for row in (0..args.rows).step_by(6) {
+        for column in (0..PANEL).step_by(2 * S::LANES) {
+            match args.rows - row {
+                1 => sums::<S, W, 1, 2, WIDENED>(args, row, column),
+                2 => sums::<S, W, 2, 2, WIDENED>(args, row, column),
+                3 => sums::<S, W, 3, 2, WIDENED>(args, row, column),
+                4 => sums::<S, W, 4, 2, WIDENED>(args, row, column),
+                5 => sums::<S, W, 5, 2, WIDENED>(args, row, column),
+                _ => sums::<S, W, 6, 2, WIDENED>(args, row, column),
             }
         }
-        row += 6;
     }
 }
 
 #[inline(always)]
-unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
+unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize, const WIDENED: bool>(
     args: TileArgs<W>,
     first_row: usize,
     first_column: usize,
 ) {
-    let mut panel = args.panels.start.add(first_column);
+    let (start, apart) = match WIDENED {
+        true => (widened(S::LANES, args.depth, 0, first_column), VECTORS * S::LANES),
+        false => (first_column, PANEL),
+    };
+    let mut panel = args.panels.start.add(start);
     let mut x = args.x.add(first_row * args.x_row);
     // Of the spans so far, on the stack: rows of the output are far apart in memory.
     let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
@@ -229,15 +259,15 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
             let columns = BLOCK.min(end - block);
             for _ in 0..columns / 4 {
                 // In one piece, so that the places of their rows are found once.
-                column::<S, W, ROWS, VECTORS>(panel, x, args, &mut sums);
-                column::<S, W, ROWS, VECTORS>(panel.add(PANEL), x.add(1), args, &mut sums);
-                column::<S, W, ROWS, VECTORS>(panel.add(2 * PANEL), x.add(2), args, &mut sums);
-                column::<S, W, ROWS, VECTORS>(panel.add(3 * PANEL), x.add(3), args, &mut sums);
-                (panel, x) = (panel.add(4 * PANEL), x.add(4));
+                column::<S, W, ROWS, VECTORS, WIDENED>(panel, x, args, &mut sums);
+                column::<S, W, ROWS, VECTORS, WIDENED>(panel.add(apart), x.add(1), args, &mut sums);
+                column::<S, W, ROWS, VECTORS, WIDENED>(panel.add(2 * apart), x.add(2), args, &mut sums);
+                column::<S, W, ROWS, VECTORS, WIDENED>(panel.add(3 * apart), x.add(3), args, &mut sums);
+                (panel, x) = (panel.add(4 * apart), x.add(4));
             }
             for _ in 0..columns % 4 {
-                column::<S, W, ROWS, VECTORS>(panel, x, args, &mut sums);
-                (panel, x) = (panel.add(PANEL), x.add(1));
+                column::<S, W, ROWS, VECTORS, WIDENED>(panel, x, args, &mut sums);
+                (panel, x) = (panel.add(apart), x.add(1));
             }
             x = x.wrapping_add(args.x_block).wrapping_sub(BLOCK);
         }
@@ -255,7 +285,7 @@ unsafe fn sums<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
 
 /// Adds the products of one column.
 #[inline(always)]
-unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
+unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize, const WIDENED: bool>(
     panel: *const W,
     x: *const f32,
     args: TileArgs<W>,
@@ -266,6 +296,8 @@ unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize>(
         let ahead = panel.wrapping_byte_add(panels.pair_ahead(panel));
         prefetch_lines(ahead, bytes / PAIR);
         prefetch_lines(ahead.wrapping_add(panels.len), bytes / PAIR);
+    } else if WIDENED {
+        // It is in a cache.
     } else if ROWS > 3 {
         prefetch_lines(panel.wrapping_byte_add(NEAR), bytes);
     } else if panels.asks_ahead {

@@ -33,6 +33,17 @@ pub(super) enum Tier {
 }
 
 impl Isa {
+    /// Numbers of a vector.
+    pub(super) fn lanes(self) -> usize {
+        match self.0 {
+            Tier::Plain => 8,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 | Tier::Avx2Vnni => 8,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => 16,
+        }
+    }
+
     /// Whether a thread reads memory faster in several streams than in one: CPUs of this tier do (AMD's
     /// Zen 3: 15 GB/s instead of 11).
     pub(super) fn reads_pairs(self) -> bool {
