@@ -7,7 +7,8 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-const LANES: usize = 16;
+/// Numbers of a vector.
+const LANES: usize = if cfg!(target_feature = "avx512f") { 16 } else { 8 };
 /// Enough independent sums for the latency of an addition; they fit the registers.
 const SUMS: usize = 10;
 const STEPS: usize = 100_000;
