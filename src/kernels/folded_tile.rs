@@ -139,7 +139,7 @@ unsafe fn two_spans<S: Simd, const ROWS: usize, const PARTS: usize, const PANELS
                     let at = block * args.x_block + four * QUAD;
                     let ahead = match PANELS {
                         PAIR => Some(args.panels.pair_ahead(quad.wrapping_sub(panel * args.panels.len))),
-                        _ => args.panels.asks_ahead.then_some(AHEAD),
+                        _ => args.panels.ahead(),
                     };
                     add_quad::<S, ROWS, PARTS>(quad, ahead, x[0].add(at), args.x_row, highs, &mut own[0]);
                     quad = quad.add(QUAD_BYTES);
@@ -169,7 +169,7 @@ unsafe fn one_span<S: Simd, const ROWS: usize, const PARTS: usize>(
     highs: &[u8; 16],
 ) {
     let highs = S::repeat_16(highs.as_ptr());
-    let ahead = args.panels.asks_ahead.then_some(AHEAD);
+    let ahead = args.panels.ahead();
     let mut x = args.x.add(first_row * args.x_row);
     let out = TileArgs { out: args.out.add(first_row * args.out_row), ..args };
     for span in (0..args.depth).step_by(SPAN) {

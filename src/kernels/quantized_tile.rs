@@ -18,7 +18,7 @@ use super::element::ElementType;
 use super::quantized_panel::{GROUP, Layout};
 use super::quantized_rows::{NIBBLE_BIAS, OutlyingColumn, TileIntegers};
 use super::simd::{Simd, dispatch, prefetch_lines};
-use super::tile::{AHEAD, Neighbours, PAIR, is_pair, place};
+use super::tile::{Neighbours, PAIR, is_pair, place};
 
 /// Where a tile reads and writes; `out` is `[rows]` of 32, `out_row` apart.
 #[derive(Clone, Copy)]
@@ -174,7 +174,7 @@ unsafe fn rows<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usize, c
         for group_in_block in 0..layout.groups {
             let group = block.add(layout.header + group_in_block * layout.group());
             let quads = Quads { start: group.add(layout.group_header), panel_bytes: args.panels.len };
-            let mut ahead = args.panels.asks_ahead.then_some(AHEAD);
+            let mut ahead = args.panels.ahead();
             if is_pair::<S>(VECTORS) {
                 let pair_ahead = args.panels.pair_ahead(group);
                 ahead = Some(pair_ahead);
@@ -248,7 +248,7 @@ unsafe fn dot_group<S: Simd, Q: Quantized, const ROWS: usize, const VECTORS: usi
         }
     }
     let mut integers = x.integers.add(at * GROUP);
-    // The compiler would unroll all of them, load everything first, and run out of registers.
+    // The compiler would unroll all quads, load everything first, and run out of registers.
     let many = S::LANES == 8 && ROWS > 1;
     let count = if many { black_box(GROUP / 4) } else { GROUP / 4 };
     for _ in 0..count {

@@ -37,8 +37,7 @@ pub(super) struct Neighbours<W> {
     pub count: usize,
     /// From one to the next, in values.
     pub len: usize,
-    /// Whether a row or a few ask for memory [ahead](Isa::asks_ahead).
-    pub asks_ahead: bool,
+    asks_ahead: bool,
 }
 
 impl<W> Neighbours<W> {
@@ -47,9 +46,15 @@ impl<W> Neighbours<W> {
         Neighbours { start: panels.as_ptr(), count, len, asks_ahead: isa.asks_ahead() }
     }
 
+    /// How far ahead a row or a few ask for memory, in bytes, where [they do](Isa::asks_ahead).
+    #[inline(always)]
+    pub fn ahead(&self) -> Option<usize> {
+        self.asks_ahead.then_some(AHEAD)
+    }
+
     /// How far ahead each of a pair is asked for, in bytes: least where there is least to compute, and
     /// the CPU itself runs ahead.
-    const AHEAD: usize = if size_of::<W>() == 4 { 256 } else { 1024 };
+    const PAIR_AHEAD: usize = if size_of::<W>() == 4 { 256 } else { 1024 };
 
     /// The same from some place in the first: behind that lies the second one, and what comes next is
     /// another pair.
@@ -57,7 +62,7 @@ impl<W> Neighbours<W> {
     pub fn pair_ahead(&self, from: *const W) -> usize {
         let bytes = self.len * size_of::<W>();
         let left = self.start.addr() + bytes - from.addr();
-        if Self::AHEAD < left { Self::AHEAD } else { Self::AHEAD + (PAIR - 1) * bytes }
+        Self::PAIR_AHEAD + if Self::PAIR_AHEAD < left { 0 } else { (PAIR - 1) * bytes }
     }
 }
 
@@ -199,21 +204,24 @@ unsafe fn widen_body<S: Simd, W: Element>(from: &[W], to: &mut [f32]) {
 /// Splits a tile so that its sums fit the registers: 24 of 32 on AVX-512, 12 of 16 on AVX2.
 #[inline(always)]
 unsafe fn blocked_body<S: Simd, W: Element>(args: TileArgs<W>) {
-    macro_rules! rows {
-        ($vectors:literal: $($rows:literal)*; $($others:tt)*) => {
+    macro_rules! whole {
+        ($($rows:literal)*) => {
             match args.rows {
-                $($rows => sums::<S, W, $rows, $vectors, false>(args, 0, 0),)*
-                $($others)*
+                $($rows => sums::<S, W, $rows, 2, false>(args, 0, 0),)*
+                _ => unreachable!("a tile has 1 to 12 rows"),
             }
         };
     }
     if S::LANES == 16 {
-        return rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12; _ => unreachable!("a tile has 1 to 12 rows"),);
+        return whole!(1 2 3 4 5 6 7 8 9 10 11 12);
     }
-    if args.panels.count == PAIR {
-        return sums::<S, W, 1, 8, false>(args, 0, 0);
+    match args.rows {
+        1 if args.panels.count == PAIR => sums::<S, W, 1, 8, false>(args, 0, 0),
+        1 => sums::<S, W, 1, 4, false>(args, 0, 0),
+        2 => sums::<S, W, 2, 4, false>(args, 0, 0),
+        3 => sums::<S, W, 3, 4, false>(args, 0, 0),
+        _ => halves::<S, W, false>(args),
     }
-    rows!(4: 1 2 3; _ => halves::<S, W, false>(args),);
 }
 
 #[inline(always)]
@@ -300,9 +308,9 @@ unsafe fn column<S: Simd, W: Element, const ROWS: usize, const VECTORS: usize, c
         // It is in a cache.
     } else if ROWS > 3 {
         prefetch_lines(panel.wrapping_byte_add(NEAR), bytes);
-    } else if panels.asks_ahead {
+    } else if let Some(ahead) = panels.ahead() {
         // A few rows are bound by memory.
-        prefetch_lines(panel.wrapping_byte_add(AHEAD), bytes);
+        prefetch_lines(panel.wrapping_byte_add(ahead), bytes);
     }
     let mut weights = [S::splat(0.0); VECTORS];
     for (vector, weights) in weights.iter_mut().enumerate() {

@@ -35,13 +35,8 @@ pub(super) enum Tier {
 impl Isa {
     /// Numbers of a vector.
     pub(super) fn lanes(self) -> usize {
-        match self.0 {
-            Tier::Plain => 8,
-            #[cfg(target_arch = "x86_64")]
-            Tier::Avx2 | Tier::Avx2Vnni => 8,
-            #[cfg(target_arch = "x86_64")]
-            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => 16,
-        }
+        // SAFETY: needs the tier alone.
+        unsafe { lanes(self) }
     }
 
     /// Whether a thread reads memory faster in several streams than in one: CPUs of this tier do (AMD's
@@ -213,6 +208,17 @@ macro_rules! dispatch {
     };
 }
 pub(super) use dispatch;
+
+dispatch!(
+    /// # Safety
+    /// None beyond the tier's instructions.
+    fn lanes = self::lanes_body [] () -> usize
+);
+
+#[inline(always)]
+unsafe fn lanes_body<S: Simd>() -> usize {
+    S::LANES
+}
 
 /// Asks for a cache line; one past the end of the memory is harmless.
 #[inline(always)]
