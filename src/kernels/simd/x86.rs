@@ -7,12 +7,14 @@ use std::arch::x86_64::*;
 
 use super::{ROOT_HALF, Simd};
 
-/// Whether AMD made this CPU.
-pub(super) fn is_amd() -> bool {
-    static IS_AMD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *IS_AMD.get_or_init(|| {
+/// The family of CPUs that this one is of, if AMD made it: 19h is Zen 3 and 4, 1Ah Zen 5.
+pub(super) fn amd_family() -> Option<u32> {
+    static FAMILY: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
+    *FAMILY.get_or_init(|| {
         let CpuidResult { ebx, edx, ecx, .. } = __cpuid(0);
-        [ebx, edx, ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+        let is_amd = [ebx, edx, ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD";
+        // The base family, and what AMD's have had besides it since 2003.
+        is_amd.then(|| __cpuid(1).eax).map(|bits| (bits >> 8 & 0xf) + (bits >> 20 & 0xff))
     })
 }
 
