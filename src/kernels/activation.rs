@@ -32,12 +32,7 @@ pub enum Activation {
 /// If `gate_up` is no whole number of rows.
 pub fn gated(isa: Isa, pool: &Pool, activation: Activation, gate_up: &[f32], width: usize) -> Vec<f32> {
     assert!(gate_up.len().is_multiple_of(2 * width));
-    let row = match activation {
-        Activation::Silu => silu_gate_row,
-        Activation::Gelu => gelu_gate_row,
-        Activation::GeluTanh => gelu_tanh_gate_row,
-        Activation::Relu => relu_gate_row,
-    };
+    let row = gate_row(activation);
     let write = |out: &mut [MaybeUninit<f32>]| {
         let shared = SharedSlice::new(out);
         pool.for_each(gate_up.len() / (2 * width), ROWS_PER_TASK, |index| {
@@ -48,6 +43,16 @@ pub fn gated(isa: Isa, pool: &Pool, activation: Activation, gate_up: &[f32], wid
     };
     // SAFETY: every row is written.
     unsafe { written(gate_up.len() / 2, write) }
+}
+
+/// What writes `activation(gate) · up` of slices that are equally long.
+pub(super) fn gate_row(activation: Activation) -> unsafe fn(Isa, &[f32], &[f32], &mut [MaybeUninit<f32>]) {
+    match activation {
+        Activation::Silu => silu_gate_row,
+        Activation::Gelu => gelu_gate_row,
+        Activation::GeluTanh => gelu_tanh_gate_row,
+        Activation::Relu => relu_gate_row,
+    }
 }
 
 /// `values = activation(values)`, in rows of `width`.

@@ -12,9 +12,11 @@ use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use super::activation::{Activation, gate_row, gated};
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 pub use super::element::ElementType;
+use super::float_rows::FloatRows;
 use super::folded_panel::Folded;
 use super::folded_tile::{folded_rows, folded_tile, widen_folded};
 use super::memory::written;
@@ -28,8 +30,8 @@ pub use super::raw_matrix::RawMatrix;
 use super::simd::Amx;
 use super::threads::SharedSlice;
 use super::tile::{
-    BLOCK, Neighbours, PAIR, TILE_ROWS, Tile, TileArgs, blocked_tile_bf16, blocked_tile_f16,
-    blocked_tile_f32, widen_bf16, widen_f16, widened_tile,
+    Neighbours, PAIR, TILE_ROWS, Tile, TileArgs, blocked_tile_bf16, blocked_tile_f16, blocked_tile_f32,
+    widen_bf16, widen_f16, widened_tile,
 };
 use super::{Isa, PANEL, Pool};
 
@@ -38,95 +40,91 @@ use super::{Isa, PANEL, Pool};
 /// # Panics
 /// If `input` is no whole number of rows.
 pub fn matmul(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &[f32]) -> Vec<f32> {
-    let (depth, columns) = (weights.columns(), weights.rows());
-    let tokens = input.len() / depth;
-    assert_eq!(input.len(), tokens * depth, "input must be [tokens, {depth}]");
-    let quantized = |part: &&Part| part.element.is_quantized();
-    let any = || Rows::new(pool, input, depth);
-    let any = (!weights.parts().iter().all(|part| quantized(&part)) && isa.amx().is_none()).then(any);
-    let rows = weights.parts().iter().find(quantized).map(|_| QuantizedRows::new(isa, pool, input, depth));
+    let x = Rows::new(isa, pool, weights, input);
+    let columns = weights.rows();
     let multiply = |out: &mut [MaybeUninit<f32>]| {
         let out = SharedSlice::new(out);
         let mut first_column = 0;
         for part in weights.parts() {
             let output = Output { out: &out, columns, first_column, width: part.rows };
-            let job = Job { isa, pool, depth, tokens, part, output };
-            if tokens <= TILE_ROWS {
+            let job = Job { isa, pool, x: &x, part, output };
+            if x.tokens <= TILE_ROWS {
                 pool.reads(part.memory(), job.output.panels());
             }
-            match (&rows, &any, isa.amx()) {
-                (Some(rows), ..) if part.element.is_quantized() => job.run_quantized(rows),
-                (_, Some(any), _) => job.run_any(any),
-                #[cfg(target_arch = "x86_64")]
-                (_, _, Some(amx)) => job.run_amx(amx, input),
-                _ => unreachable!("rows are prepared for every part"),
-            }
+            job.run();
             first_column += part.rows;
         }
     };
     // SAFETY: the parts' columns are all of a row, and each job writes those of all tokens.
-    unsafe { written(tokens * columns, multiply) }
+    unsafe { written(x.tokens * columns, multiply) }
 }
 
-/// The rows of x, `[tokens, depth]`, for tiles to read.
-enum Rows<'a> {
-    AsTheyAre(&'a [f32]),
-    /// In tiles of up to 12 rows, each in blocks `[depth / 16][rows][16]`.
-    Packed(Vec<f32>),
+/// `activation(gate · x) · (up · x)` for each row x of `input`, where `weights` are a gate's rows on top of as
+/// many of up's: `[tokens, columns]` → `[tokens, rows / 2]`. The same bits as [`matmul`] and then
+/// [`gated`], but in a prompt both products stay in the cache until they have met.
+///
+/// # Panics
+/// If `input` is no whole number of rows, or the number of weights' rows is odd.
+pub fn gated_matmul(
+    isa: Isa,
+    pool: &Pool,
+    weights: &PackedMatrix,
+    activation: Activation,
+    input: &[f32],
+) -> Vec<f32> {
+    assert!(weights.rows().is_multiple_of(2), "a gate and up");
+    let width = weights.rows() / 2;
+    let part = match weights.parts() {
+        [part]
+            if width.is_multiple_of(PANEL)
+                && input.len() > TILE_ROWS * weights.columns()
+                && (part.element.is_quantized() || isa.amx().is_none()) =>
+        {
+            part
+        }
+        _ => return gated(isa, pool, activation, &matmul(isa, pool, weights, input), width),
+    };
+    let x = Rows::new(isa, pool, weights, input);
+    let multiply = |out: &mut [MaybeUninit<f32>]| {
+        let output = Output { out: &SharedSlice::new(out), columns: width, first_column: 0, width };
+        Job { isa, pool, x: &x, part, output }.run_gated(activation);
+    };
+    // SAFETY: the job writes all columns of all tokens.
+    unsafe { written(x.tokens * width, multiply) }
 }
 
-/// Rows a multiple of so many bytes apart have the same few places in a CPU's first cache, which cannot
-/// hold a line of each row of a tile then.
-const SAME_PLACE: usize = 4096;
+/// The rows of x, as the parts of a matrix need them.
+struct Rows<'a> {
+    tokens: usize,
+    depth: usize,
+    input: &'a [f32],
+    /// For tiles of weights that are not quantised.
+    floats: Option<FloatRows<'a>>,
+    quantized: Option<QuantizedRows>,
+}
 
 impl<'a> Rows<'a> {
-    fn new(pool: &Pool, input: &'a [f32], depth: usize) -> Rows<'a> {
-        let several = input.len() > depth;
-        if several && (depth * size_of::<f32>()).is_multiple_of(SAME_PLACE) {
-            Rows::Packed(pack_rows(pool, input, depth))
-        } else {
-            Rows::AsTheyAre(input)
-        }
-    }
-
-    fn args<W>(&self, depth: usize, panels: Neighbours<W>, tile: Tile) -> TileArgs<W> {
-        let (values, x_row, x_block) = match self {
-            Rows::AsTheyAre(values) => (*values, depth, BLOCK),
-            Rows::Packed(values) => (&**values, BLOCK, tile.rows * BLOCK),
-        };
-        TileArgs {
-            rows: tile.rows,
+    fn new(isa: Isa, pool: &Pool, weights: &PackedMatrix, input: &'a [f32]) -> Rows<'a> {
+        let depth = weights.columns();
+        let tokens = input.len() / depth;
+        assert_eq!(input.len(), tokens * depth, "input must be [tokens, {depth}]");
+        let has = |quantized| weights.parts().iter().any(|part| part.element.is_quantized() == quantized);
+        Rows {
+            tokens,
             depth,
-            x: values[tile.first * depth..(tile.first + tile.rows) * depth].as_ptr(),
-            x_row,
-            x_block,
-            panels,
-            out: tile.out,
-            out_row: tile.out_row,
+            input,
+            floats: (has(false) && isa.amx().is_none()).then(|| FloatRows::new(pool, input, depth)),
+            quantized: has(true).then(|| QuantizedRows::new(isa, pool, input, depth)),
         }
     }
-}
 
-/// [Packs](Rows::Packed) rows whose blocks are all whole.
-fn pack_rows(pool: &Pool, input: &[f32], depth: usize) -> Vec<f32> {
-    let tokens = input.len() / depth;
-    let pack = |packed: &mut [MaybeUninit<f32>]| {
-        let shared = SharedSlice::new(packed);
-        pool.for_each(tokens.div_ceil(TILE_ROWS), 1, |tile| {
-            let first = tile * TILE_ROWS;
-            let rows = TILE_ROWS.min(tokens - first);
-            // SAFETY: each tile is packed by one thread.
-            let packed = unsafe { shared.part(first * depth, rows * depth) };
-            for (row, values) in input[first * depth..][..rows * depth].chunks_exact(depth).enumerate() {
-                let places = packed[row * BLOCK..].chunks_mut(rows * BLOCK);
-                for (block, place) in values.as_chunks::<BLOCK>().0.iter().zip(places) {
-                    place[..BLOCK].write_copy_of_slice(block);
-                }
-            }
-        });
-    };
-    // SAFETY: every block of every row is written.
-    unsafe { written(input.len(), pack) }
+    fn floats(&self) -> &FloatRows<'a> {
+        self.floats.as_ref().expect("rows are prepared for every part")
+    }
+
+    fn quantized(&self) -> &QuantizedRows {
+        self.quantized.as_ref().expect("rows are prepared for every part")
+    }
 }
 
 /// Bytes of the rows that are taken through all panels before the next rows: about what the second
@@ -136,151 +134,185 @@ const ROWS_AT_A_TIME: usize = 1280 << 10;
 /// Turns a panel into one of f32 that is [widened](super::tile::widened).
 type Widen<W> = unsafe fn(Isa, &[W], &mut [f32]);
 
-/// What computes with panels of `W`.
-struct Kernel<W> {
-    tile: unsafe fn(Isa, TileArgs<W>),
-    /// `None` where a panel is f32 already.
-    widen: Option<Widen<W>>,
-}
-
 struct Job<'a> {
     isa: Isa,
     pool: &'a Pool,
-    depth: usize,
-    tokens: usize,
+    x: &'a Rows<'a>,
     part: &'a Part,
     output: Output<'a>,
 }
 
 impl Job<'_> {
-    /// Parts that are not quantised.
-    fn run_any(&self, x: &Rows<'_>) {
+    fn run(&self) {
+        #[cfg(target_arch = "x86_64")]
+        if let (false, Some(amx)) = (self.part.element.is_quantized(), self.isa.amx()) {
+            return self.run_amx(amx);
+        }
+        self.each_panel(|panels, tiles| {
+            self.with_panels(panels.clone(), tiles.len(), |compute| {
+                for tile in tiles {
+                    let (first, rows) = self.rows_of(tile);
+                    // SAFETY: a task owns its panel's columns of its tiles' rows.
+                    unsafe { self.output.tile(panels.clone(), first, rows, compute) };
+                }
+            });
+        });
+    }
+
+    /// The same with a part that is a gate and up; the output has as many columns as either.
+    fn run_gated(&self, activation: Activation) {
+        let (gate_panels, activate) = (self.output.panels(), gate_row(activation));
+        self.each_panel(|panels, tiles| {
+            let up_panels = panels.start + gate_panels..panels.end + gate_panels;
+            self.with_panels(panels.clone(), tiles.len(), |gate| {
+                self.with_panels(up_panels, tiles.len(), |up| {
+                    for tile in tiles.clone() {
+                        let (first, rows) = self.rows_of(tile);
+                        let mut products = [[0f32; TILE_ROWS * PANEL]; 2];
+                        for (products, compute) in products.iter_mut().zip([gate, up]) {
+                            compute(Tile { first, rows, out: products.as_mut_ptr(), out_row: PANEL });
+                        }
+                        let mut activated = [MaybeUninit::uninit(); TILE_ROWS * PANEL];
+                        let [gate, up] = products.each_ref().map(|products| &products[..rows * PANEL]);
+                        let activated = &mut activated[..rows * PANEL];
+                        // SAFETY: the slices are equally long; a task owns its panel's columns of its tiles'
+                        // rows.
+                        unsafe {
+                            activate(self.isa, gate, up, activated);
+                            self.output.put(panels.start, first, activated.assume_init_ref());
+                        }
+                    }
+                });
+            });
+        });
+    }
+
+    /// The rows of a tile: the first, and how many.
+    fn rows_of(&self, tile: usize) -> (usize, usize) {
+        let first = tile * TILE_ROWS;
+        (first, TILE_ROWS.min(self.x.tokens - first))
+    }
+
+    /// Lends what multiplies tiles by some neighbouring panels, of which it will meet `tiles`.
+    fn with_panels(&self, panels: Range<usize>, tiles: usize, use_it: impl FnOnce(&dyn Fn(Tile))) {
         match (self.part.folded(), self.part.element) {
-            (Some(folded), _) => self.run_folded(x, folded),
-            (None, ElementType::F32) => {
-                self.run::<f32>(x, Kernel { tile: blocked_tile_f32, widen: None });
-            }
+            (Some(folded), _) => self.with_folded(folded, panels, tiles, use_it),
+            (None, ElementType::F32) => self.with_floats::<f32>(panels, blocked_tile_f32, None, use_it),
             (None, ElementType::Bf16) => {
-                self.run(x, Kernel { tile: blocked_tile_bf16, widen: Some(widen_bf16) });
+                let widen: Option<Widen<_>> = (tiles > 1).then_some(widen_bf16);
+                self.with_floats(panels, blocked_tile_bf16, widen, use_it);
             }
             (None, ElementType::F16) => {
-                self.run(x, Kernel { tile: blocked_tile_f16, widen: Some(widen_f16) });
+                let widen: Option<Widen<_>> = (tiles > 1).then_some(widen_f16);
+                self.with_floats(panels, blocked_tile_f16, widen, use_it);
             }
+            (None, ElementType::Q8_0) => self.with_quantized(panels, tile_q8_0, use_it),
+            (None, ElementType::Q4_0) => self.with_quantized(panels, tile_q4_0, use_it),
+            (None, ElementType::Q4_1) => self.with_quantized(panels, tile_q4_1, use_it),
+            (None, ElementType::Q4K) => self.with_quantized(panels, tile_q4_k, use_it),
             (None, other) => unreachable!("no matrix is packed as {other}"),
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn run_amx(&self, amx: Amx, input: &[f32]) {
-        match (self.part.folded(), self.part.element) {
-            (Some(folded), _) => self.on_amx(amx, input, |panel, weights: &[u8]| {
-                amx::InTwelveBits::new(weights, folded.notes(panel))
-            }),
-            (None, ElementType::F32) => self.on_amx(amx, input, |_, panel: &[f32]| amx::Unfolded { panel }),
-            (None, ElementType::Bf16) => {
-                self.on_amx(amx, input, |_, panel: &[half::bf16]| amx::Unfolded { panel })
-            }
-            (None, ElementType::F16) => {
-                self.on_amx(amx, input, |_, panel: &[half::f16]| amx::Unfolded { panel })
-            }
-            (None, other) => unreachable!("no matrix is packed as {other}"),
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn on_amx<'a, W: PanelValue, C: amx::Columns>(
-        &'a self,
-        amx: Amx,
-        input: &[f32],
-        columns: impl Fn(usize, &'a [W]) -> C + Sync,
+    /// Panels of 16 or 32 bits, which are widened once, instead of by each of several tiles.
+    fn with_floats<W: PanelValue>(
+        &self,
+        panels: Range<usize>,
+        kernel: unsafe fn(Isa, TileArgs<W>),
+        widen: Option<Widen<W>>,
+        use_it: impl FnOnce(&dyn Fn(Tile)),
     ) {
-        let x = amx::PiecedRows::new(amx, self.pool, input, self.depth, C::PIECES);
-        let product = amx::Product { pool: self.pool, tokens: self.tokens, x: &x, output: &self.output };
-        let weights = self.part.panels::<W>();
-        let panel_len = weights.len() / self.output.panels();
-        product.run(|panel| columns(panel, &weights[panel * panel_len..(panel + 1) * panel_len]));
-    }
-
-    fn run<W: PanelValue>(&self, x: &Rows<'_>, kernel: Kernel<W>) {
-        self.each_panel(|panels, weights, tiles| match kernel.widen {
-            // Several tiles: widen the panel once, instead of once each.
-            Some(widen) if tiles.len() > 1 => WIDE.with_borrow_mut(|wide| {
-                wide.resize(self.depth * PANEL, 0.0);
+        let weights = self.panels(panels.clone());
+        match widen {
+            Some(widen) => self.with_wide(
                 // SAFETY: `weights` is a panel of `depth` columns, and so is `wide`.
-                unsafe { widen(self.isa, weights, wide) };
-                let wide = Neighbours::new(self.isa, wide, 1);
-                self.panels(panels, tiles, |tile| self.tile(x, wide, widened_tile, tile));
-            }),
-            _ => {
+                |wide| unsafe { widen(self.isa, weights, wide) },
+                |wide| use_it(&|tile| self.tile(wide, widened_tile, tile)),
+            ),
+            None => {
                 let weights = Neighbours::new(self.isa, weights, panels.len());
-                self.panels(panels, tiles, |tile| self.tile(x, weights, kernel.tile, tile));
+                use_it(&|tile| self.tile(weights, kernel, tile));
             }
-        });
+        }
     }
 
-    fn run_folded(&self, x: &Rows<'_>, folded: &Folded) {
-        self.each_panel(|panels, weights: &[u8], tiles| {
-            let notes = [folded.notes(panels.start), folded.notes(panels.end - 1)];
-            let neighbours = Neighbours::new(self.isa, weights, panels.len());
-            if tiles.len() == 1 && self.tokens <= folded_rows(self.isa) {
-                return self.panels(panels, tiles, |tile| {
-                    // SAFETY: as in `tile`, with folded panels.
-                    unsafe { folded_tile(self.isa, x.args(self.depth, neighbours, tile), notes) };
-                });
-            }
-            WIDE.with_borrow_mut(|wide| {
-                wide.resize(self.depth * PANEL, 0.0);
-                widen_folded(self.isa, weights, notes[0], wide);
-                let wide = Neighbours::new(self.isa, wide, 1);
-                self.panels(panels, tiles, |tile| {
-                    self.tile(x, wide, widened_tile, tile);
+    fn with_folded(
+        &self,
+        folded: &Folded,
+        panels: Range<usize>,
+        tiles: usize,
+        use_it: impl FnOnce(&dyn Fn(Tile)),
+    ) {
+        let weights = self.panels(panels.clone());
+        let notes = [folded.notes(panels.start), folded.notes(panels.end - 1)];
+        let neighbours = Neighbours::new(self.isa, weights, panels.len());
+        if tiles == 1 && self.x.tokens <= folded_rows(self.isa) {
+            // SAFETY: as in `tile`, with folded panels.
+            return use_it(&|tile| unsafe { folded_tile(self.isa, self.args(neighbours, tile), notes) });
+        }
+        self.with_wide(
+            |wide| widen_folded(self.isa, weights, notes[0], wide),
+            |wide| {
+                use_it(&|tile| {
+                    self.tile(wide, widened_tile, tile);
                     // SAFETY: as in `tile`.
-                    unsafe { notes[0].add(x.args(self.depth, neighbours, tile), 0) };
+                    unsafe { notes[0].add(self.args(neighbours, tile), 0) };
                 });
-            });
+            },
+        );
+    }
+
+    fn with_quantized(
+        &self,
+        panels: Range<usize>,
+        kernel: unsafe fn(Isa, QuantizedTile),
+        use_it: impl FnOnce(&dyn Fn(Tile)),
+    ) {
+        let (rows, depth) = (self.x.quantized(), self.x.depth);
+        let panels = Neighbours::new(self.isa, self.panels(panels.clone()), panels.len());
+        use_it(&|Tile { first, rows: count, out, out_row }| {
+            let args = QuantizedTile { rows: count, depth, x: rows.tile(first), panels, out, out_row };
+            // SAFETY: x holds these rows of `depth` columns, the panels have as many, out has room.
+            unsafe { kernel(self.isa, args) };
         });
     }
 
-    fn run_quantized(&self, x: &QuantizedRows) {
-        let kernel = match self.part.element {
-            ElementType::Q8_0 => tile_q8_0,
-            ElementType::Q4_0 => tile_q4_0,
-            ElementType::Q4_1 => tile_q4_1,
-            ElementType::Q4K => tile_q4_k,
-            other => unreachable!("no matrix is packed as {other}"),
-        };
-        self.each_panel(|panels, weights: &[u8], tiles| {
-            let weights = Neighbours::new(self.isa, weights, panels.len());
-            self.panels(panels, tiles, |tile: Tile| {
-                let args = QuantizedTile {
-                    rows: tile.rows,
-                    depth: self.depth,
-                    x: x.tile(tile.first),
-                    panels: weights,
-                    out: tile.out,
-                    out_row: tile.out_row,
-                };
-                // SAFETY: x holds these rows of `depth` columns, the panels have as many, out has room.
-                unsafe { kernel(self.isa, args) };
-            });
-        });
+    /// Lends a panel of f32 that `fill` writes.
+    fn with_wide(&self, fill: impl FnOnce(&mut [f32]), use_it: impl FnOnce(Neighbours<f32>)) {
+        let mut wide = WIDE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        wide.resize(self.x.depth * PANEL, 0.0);
+        fill(&mut wide);
+        use_it(Neighbours::new(self.isa, &wide, 1));
+        WIDE.with_borrow_mut(|panels| panels.push(wide));
     }
 
-    /// Shares panels, and the tiles of rows that each meets, out among the threads. `work` takes the
-    /// numbers of some [panels](Self::at_a_time), these, and tiles.
-    fn each_panel<W: PanelValue>(&self, work: impl Fn(Range<usize>, &[W], Range<usize>) + Sync) {
-        let panels = self.output.panels();
-        let tiles = self.tokens.div_ceil(TILE_ROWS);
+    fn args<W>(&self, panels: Neighbours<W>, tile: Tile) -> TileArgs<W> {
+        self.x.floats().args(self.x.depth, panels, tile)
+    }
+
+    fn tile<W>(&self, panels: Neighbours<W>, kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
+        // SAFETY: x has the tile's rows of `depth`, and the panel as many columns; out has room.
+        unsafe { kernel(self.isa, self.args(panels, tile)) };
+    }
+
+    /// Some of the part's panels, one after another.
+    fn panels<W: PanelValue>(&self, panels: Range<usize>) -> &[W] {
         let weights = self.part.panels::<W>();
-        let panel_len = weights.len() / panels;
-        let some = |panels: Range<usize>| &weights[panels.start * panel_len..panels.end * panel_len];
+        let panel_len = weights.len() / self.part.rows.div_ceil(PANEL);
+        &weights[panels.start * panel_len..panels.end * panel_len]
+    }
+
+    /// Shares the output's panels, and the tiles of rows that each meets, out among the threads. `work` takes
+    /// the numbers of some [panels](Self::at_a_time), and of tiles.
+    fn each_panel(&self, work: impl Fn(Range<usize>, Range<usize>) + Sync) {
+        let panels = self.output.panels();
+        let tiles = self.x.tokens.div_ceil(TILE_ROWS);
         let at_a_time = self.at_a_time();
         if at_a_time > 1 {
-            return self.pool.for_each_few(panels, at_a_time, |panels| {
-                work(panels.clone(), some(panels), 0..tiles);
-            });
+            return self.pool.for_each_few(panels, at_a_time, |panels| work(panels, 0..tiles));
         }
-        let tile_bytes = TILE_ROWS * self.depth * if self.part.element.is_quantized() { 1 } else { 4 };
+        let value_bytes = if self.part.element.is_quantized() { 1 } else { size_of::<f32>() };
+        let tile_bytes = TILE_ROWS * self.x.depth * value_bytes;
         // Neighbouring tasks share the rows, which the cache then still holds. There are enough groups
         // of tiles for every thread to have work until the end.
         let enough = (4 * self.pool.threads()).div_ceil(panels).min(tiles);
@@ -289,35 +321,45 @@ impl Job<'_> {
         self.pool.for_each(panels * groups, 1, |task| {
             let (group, panel) = (task / panels, task % panels);
             let first = (group * group_tiles).min(tiles);
-            work(panel..panel + 1, some(panel..panel + 1), first..tiles.min(first + group_tiles));
+            work(panel..panel + 1, first..tiles.min(first + group_tiles));
         });
     }
 
     /// Panels that a thread reads at the same time: with a single row several, where memory gives more
     /// to several streams than to one.
     fn at_a_time(&self) -> usize {
-        if self.tokens == 1 && self.isa.reads_pairs() { PAIR } else { 1 }
+        if self.x.tokens == 1 && self.isa.reads_pairs() { PAIR } else { 1 }
     }
 
-    fn tile<W>(&self, x: &Rows<'_>, panels: Neighbours<W>, kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
-        // SAFETY: x has the tile's rows of `depth`, and the panel as many columns; out has room.
-        unsafe { kernel(self.isa, x.args(self.depth, panels, tile)) };
-    }
-
-    /// All columns of some neighbouring panels, for a range of tiles.
-    fn panels(&self, panels: Range<usize>, tiles: Range<usize>, compute: impl Fn(Tile)) {
-        for tile in tiles {
-            let first = tile * TILE_ROWS;
-            let rows = TILE_ROWS.min(self.tokens - first);
-            // SAFETY: a task owns its panel's columns of its tiles' rows.
-            unsafe { self.output.tile(panels.clone(), first, rows, &compute) };
+    #[cfg(target_arch = "x86_64")]
+    fn run_amx(&self, amx: Amx) {
+        match (self.part.folded(), self.part.element) {
+            (Some(folded), _) => {
+                self.on_amx(amx, |panel, weights: &[u8]| amx::InTwelveBits::new(weights, folded.notes(panel)))
+            }
+            (None, ElementType::F32) => self.on_amx(amx, |_, panel: &[f32]| amx::Unfolded { panel }),
+            (None, ElementType::Bf16) => self.on_amx(amx, |_, panel: &[half::bf16]| amx::Unfolded { panel }),
+            (None, ElementType::F16) => self.on_amx(amx, |_, panel: &[half::f16]| amx::Unfolded { panel }),
+            (None, other) => unreachable!("no matrix is packed as {other}"),
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn on_amx<'a, W: PanelValue, C: amx::Columns>(
+        &'a self,
+        amx: Amx,
+        columns: impl Fn(usize, &'a [W]) -> C + Sync,
+    ) {
+        let Rows { tokens, depth, input, .. } = *self.x;
+        let x = amx::PiecedRows::new(amx, self.pool, input, depth, C::PIECES);
+        let product = amx::Product { pool: self.pool, tokens, x: &x, output: &self.output };
+        product.run(|panel| columns(panel, self.panels(panel..panel + 1)));
     }
 }
 
 thread_local! {
-    /// The panel that a thread has widened.
-    static WIDE: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
+    /// Panels that a thread has widened, to widen others in their memory.
+    static WIDE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(vec![]) };
 }
 
 #[cfg(test)]

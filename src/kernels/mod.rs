@@ -19,6 +19,7 @@ pub mod cache;
 pub mod columns;
 pub mod element;
 pub mod elementwise;
+mod float_rows;
 mod folded_panel;
 mod folded_tile;
 pub mod halves;

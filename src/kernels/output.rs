@@ -46,4 +46,16 @@ impl Output<'_> {
             out.write_copy_of_slice(&products[..left]);
         }
     }
+
+    /// Puts some rows of 32 where the products with a panel go.
+    ///
+    /// # Safety
+    /// As for [`tile`](Self::tile); the panel is no wider than what is left.
+    pub unsafe fn put(&self, panel: usize, first: usize, rows: &[f32]) {
+        for (row, values) in rows.chunks_exact(PANEL).enumerate() {
+            let at = (first + row) * self.columns + self.first_column + panel * PANEL;
+            // SAFETY: the caller's promise.
+            unsafe { self.out.part(at, PANEL) }.write_copy_of_slice(values);
+        }
+    }
 }

@@ -37,11 +37,11 @@ impl Mlp {
 
     /// `normed` and the result: `[tokens, hidden]`.
     pub(super) fn forward(&self, ops: &Ops, normed: &Tensor) -> Result<Tensor> {
-        let inner = ops.linear(normed, &self.inner)?; // [tokens, width], twice that with a gate
+        // [tokens, width]
         let activated = if self.gated {
-            ops.gated(&inner, self.activation)?
+            ops.gated(normed, &self.inner, self.activation)?
         } else {
-            ops.activate(inner, self.activation)?
+            ops.activate(ops.linear(normed, &self.inner)?, self.activation)?
         };
         ops.linear(&activated, &self.down)
     }

@@ -159,3 +159,29 @@ fn parts_of_different_types_give_what_each_gives_alone() {
         }
     }
 }
+
+#[test]
+fn a_gate_and_up_that_meet_in_the_cache_give_what_they_give_apart() {
+    let pool = Pool::new(2);
+    // Of a whole number of panels, and not; of one type, and of two.
+    for (width, activation) in [(64, Activation::Silu), (40, Activation::GeluTanh), (96, Activation::Relu)] {
+        for element in ELEMENTS {
+            let columns = 32.max(element.block_values());
+            let raw = [11, 12].map(|seed| matrix(width, columns, element, seed));
+            for held in [[element; 2], [element, ElementType::F32]] {
+                let weights = PackedMatrix::pack(&pool, &raw, &held).unwrap();
+                for isa in Isa::available() {
+                    for tokens in [1, 12, 13, 50] {
+                        let input = spiky(tokens * columns, 13);
+                        let apart = matmul(isa, &pool, &weights, &input);
+                        let expected = gated(isa, &pool, activation, &apart, width);
+                        let together = gated_matmul(isa, &pool, &weights, activation, &input);
+                        assert_eq!(together, expected, "{isa} {element} {width} {tokens}");
+                        let alone = gated_matmul(isa, &Pool::new(1), &weights, activation, &input);
+                        assert_eq!(alone, expected, "{isa} {element} {width} {tokens}, one thread");
+                    }
+                }
+            }
+        }
+    }
+}

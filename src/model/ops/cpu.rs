@@ -8,7 +8,7 @@ use crate::kernels::activation::{self, Activation};
 use crate::kernels::attention::{Queries, attend, attend_rows};
 use crate::kernels::cache::Cache;
 use crate::kernels::elementwise;
-use crate::kernels::matmul::{PackedMatrix, matmul as matmul_kernel};
+use crate::kernels::matmul::{PackedMatrix, gated_matmul as gated_matmul_kernel, matmul as matmul_kernel};
 use crate::kernels::norm::{self, NormArgs};
 use crate::kernels::{Isa, Pool};
 use crate::model::mask::Mask;
@@ -91,6 +91,18 @@ pub(super) fn gated(isa: Isa, pool: &Pool, gate_up: &Tensor, activation: Activat
     let width = double / 2;
     let out = read(gate_up, |gate_up| activation::gated(isa, pool, activation, gate_up, width))?;
     tensor(out, tokens, width)
+}
+
+pub(super) fn gated_matmul(
+    isa: Isa,
+    pool: &Pool,
+    input: &Tensor,
+    gate_up: &PackedMatrix,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (tokens, _) = input.dims2()?;
+    let out = read(input, |input| gated_matmul_kernel(isa, pool, gate_up, activation, input))?;
+    tensor(out, tokens, gate_up.rows() / 2)
 }
 
 pub(super) fn add(pool: &Pool, hidden: &Tensor, found: Tensor) -> Result<Tensor> {

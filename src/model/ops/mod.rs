@@ -303,11 +303,16 @@ impl Ops {
         }
     }
 
-    /// activation(gate) · up, from `[tokens, 2 · width]` to `[tokens, width]`.
-    pub(super) fn gated(&self, gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
+    /// activation(gate) · up of the input's projection by gate and up on top of one another: `[tokens, inputs]` →
+    /// `[tokens, outputs / 2]`.
+    pub(super) fn gated(&self, input: &Tensor, gate_up: &Linear, activation: Activation) -> Result<Tensor> {
+        if let (Weight::Packed(matrix), None, Some(isa)) = (&gate_up.weight, &gate_up.bias, self.isa) {
+            return cpu::gated_matmul(isa, &self.pool, input, matrix, activation);
+        }
+        let projected = self.linear(input, gate_up)?;
         match self.isa {
-            Some(isa) => cpu::gated(isa, &self.pool, gate_up, activation),
-            None => candle::gated(gate_up, activation),
+            Some(isa) => cpu::gated(isa, &self.pool, &projected, activation),
+            None => candle::gated(&projected, activation),
         }
     }
 
