@@ -19,11 +19,13 @@ mod chunk;
 mod product;
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use chunk::{ChunkArgs, ChunkOut, add_scaled, chunk, scale, scaled};
 
 use super::cache::{Cache, CacheShape};
+use super::memory::written;
 use super::threads::SharedSlice;
 use super::{Isa, PANEL, Pool};
 
@@ -330,8 +332,9 @@ impl Job<'_> {
     /// All that a block sees, chunk by chunk.
     fn run_block(&self, block: &Block) {
         let len = Partial::len(self.shape, block.rows);
-        let mut memory = vec![0.0; 2 * len];
-        let (running, next) = memory.split_at_mut(len);
+        let mut memory = PARTIALS.take();
+        memory.resize(memory.len().max(2 * len), 0.0);
+        let (running, next) = memory[..2 * len].split_at_mut(len);
         let (mut running, mut next) = (Partial::over(running, block.rows), Partial::over(next, block.rows));
         let mut exponentials = EXPONENTIALS.take();
         let mut kept = self.keep(std::slice::from_ref(block), &mut exponentials).pop();
@@ -345,6 +348,7 @@ impl Job<'_> {
             }
         }
         self.finish(block, &running, kept.as_ref());
+        PARTIALS.set(memory);
         EXPONENTIALS.set(exponentials);
     }
 
@@ -358,20 +362,21 @@ impl Job<'_> {
         debug_assert!(index / kv_heads < blocks_in_head);
         let rows = block_rows.min(rows_in_head - first_row);
         let head_dim = self.shape.head_dim;
-        let mut block = Block { kv_head, first_row, rows, packed: vec![0.0; head_dim * rows] };
-        for (first, rows) in block.tiles() {
-            let packed = &mut block.packed[first * head_dim..(first + rows) * head_dim];
-            let mut queries = [&[][..]; TILE_ROWS];
-            for (row, query) in queries[..rows].iter_mut().enumerate() {
-                let (token, head) = self.token_and_head(kv_head, first_row + first + row);
-                *query = &self.queries.rows[token * self.queries.row_len + head * head_dim..][..head_dim];
-            }
-            for (dimension, packed) in packed.chunks_exact_mut(rows).enumerate() {
-                for (packed, query) in packed.iter_mut().zip(queries) {
-                    *packed = query[dimension] * self.queries.scale;
+        let mut block = Block { kv_head, first_row, rows, packed: vec![] };
+        let pack = |packed: &mut [MaybeUninit<f32>]| {
+            for (first, rows) in block.tiles() {
+                let packed = &mut packed[first * head_dim..(first + rows) * head_dim];
+                for row in 0..rows {
+                    let (token, head) = self.token_and_head(kv_head, first_row + first + row);
+                    let query = &self.queries.rows[token * self.queries.row_len + head * head_dim..];
+                    for (packed, value) in packed[row..].iter_mut().step_by(rows).zip(&query[..head_dim]) {
+                        packed.write(value * self.queries.scale);
+                    }
                 }
             }
-        }
+        };
+        // SAFETY: every dimension of every row is written.
+        block.packed = unsafe { written(head_dim * rows, pack) };
         block
     }
 

@@ -38,12 +38,11 @@ fn tensor(values: Vec<f32>, tokens: usize, width: usize) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, (tokens, width), &Device::Cpu)?)
 }
 
-pub(super) fn embed(table: &PackedMatrix, tokens: &[u32]) -> Result<Tensor> {
+pub(super) fn embed(pool: &Pool, table: &PackedMatrix, tokens: &[u32]) -> Result<Tensor> {
     let width = table.columns();
     let mut out = vec![0f32; tokens.len() * width];
-    for (token, out) in tokens.iter().zip(out.chunks_exact_mut(width)) {
-        table.copy_row(*token as usize, out);
-    }
+    let mut rows: Vec<_> = tokens.iter().zip(out.chunks_exact_mut(width)).collect();
+    pool.for_each_mut(&mut rows, |_, (token, out)| table.copy_row(**token as usize, out));
     tensor(out, tokens.len(), width)
 }
 

@@ -252,7 +252,7 @@ impl Ops {
     /// Rows of the embedding: `[tokens, hidden]` in f32.
     pub(super) fn embed(&self, table: &Linear, tokens: &[u32]) -> Result<Tensor> {
         match &table.weight {
-            Weight::Packed(matrix) => cpu::embed(matrix, tokens),
+            Weight::Packed(matrix) => cpu::embed(&self.pool, matrix, tokens),
             Weight::Candle(matrices) => {
                 let ids = Tensor::new(tokens, &self.device)?;
                 Ok(matrices[0].values.index_select(&ids, 0)?.to_dtype(DType::F32)?)
