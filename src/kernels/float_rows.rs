@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use super::Pool;
 use super::memory::written;
 use super::threads::SharedSlice;
-use super::tile::{BLOCK, Neighbours, TILE_ROWS, Tile, TileArgs};
+use super::tile::{BLOCK, Destination, Neighbours, TILE_ROWS, Tile, TileArgs};
 
 /// The rows of x, `[tokens, depth]`.
 pub(super) enum FloatRows<'a> {
@@ -29,7 +29,7 @@ impl<'a> FloatRows<'a> {
     }
 
     /// What a tile of them times some panels reads and writes.
-    pub fn args<W>(&self, depth: usize, panels: Neighbours<W>, tile: Tile) -> TileArgs<W> {
+    pub fn args<W>(&self, depth: usize, panels: Neighbours<W>, tile: Tile, to: Destination) -> TileArgs<W> {
         let (values, x_row, x_block) = match self {
             FloatRows::AsTheyAre(values) => (*values, depth, BLOCK),
             FloatRows::Packed(values) => (&**values, BLOCK, tile.rows * BLOCK),
@@ -41,8 +41,8 @@ impl<'a> FloatRows<'a> {
             x_row,
             x_block,
             panels,
-            out: tile.out,
-            out_row: tile.out_row,
+            out: to.out,
+            out_row: to.out_row,
         }
     }
 }

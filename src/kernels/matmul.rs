@@ -30,8 +30,8 @@ pub use super::raw_matrix::RawMatrix;
 use super::simd::Amx;
 use super::threads::SharedSlice;
 use super::tile::{
-    Neighbours, PAIR, TILE_ROWS, Tile, TileArgs, blocked_tile_bf16, blocked_tile_f16, blocked_tile_f32,
-    widen_bf16, widen_f16, widened_tile,
+    Destination, Neighbours, PAIR, TILE_ROWS, Tile, TileArgs, blocked_tile_bf16, blocked_tile_f16,
+    blocked_tile_f32, widen_bf16, widen_f16, widened_tile,
 };
 use super::{Isa, PANEL, Pool};
 
@@ -151,9 +151,8 @@ impl Job<'_> {
         self.each_panel(|panels, tiles| {
             self.with_panels(panels.clone(), tiles.len(), |compute| {
                 for tile in tiles {
-                    let (first, rows) = self.rows_of(tile);
                     // SAFETY: a task owns its panel's columns of its tiles' rows.
-                    unsafe { self.output.tile(panels.clone(), first, rows, compute) };
+                    unsafe { self.output.tile(panels.clone(), self.rows_of(tile), compute) };
                 }
             });
         });
@@ -167,19 +166,19 @@ impl Job<'_> {
             self.with_panels(panels.clone(), tiles.len(), |gate| {
                 self.with_panels(up_panels, tiles.len(), |up| {
                     for tile in tiles.clone() {
-                        let (first, rows) = self.rows_of(tile);
+                        let tile = self.rows_of(tile);
                         let mut products = [[0f32; TILE_ROWS * PANEL]; 2];
                         for (products, compute) in products.iter_mut().zip([gate, up]) {
-                            compute(Tile { first, rows, out: products.as_mut_ptr(), out_row: PANEL });
+                            compute(tile, Destination { out: products.as_mut_ptr(), out_row: PANEL });
                         }
                         let mut activated = [MaybeUninit::uninit(); TILE_ROWS * PANEL];
-                        let [gate, up] = products.each_ref().map(|products| &products[..rows * PANEL]);
-                        let activated = &mut activated[..rows * PANEL];
+                        let [gate, up] = products.each_ref().map(|products| &products[..tile.rows * PANEL]);
+                        let activated = &mut activated[..tile.rows * PANEL];
                         // SAFETY: the slices are equally long; a task owns its panel's columns of its tiles'
                         // rows.
                         unsafe {
                             activate(self.isa, gate, up, activated);
-                            self.output.put(panels.start, first, activated.assume_init_ref());
+                            self.output.put(panels.start, tile.first, activated.assume_init_ref());
                         }
                     }
                 });
@@ -187,14 +186,19 @@ impl Job<'_> {
         });
     }
 
-    /// The rows of a tile: the first, and how many.
-    fn rows_of(&self, tile: usize) -> (usize, usize) {
+    /// The rows of a tile.
+    fn rows_of(&self, tile: usize) -> Tile {
         let first = tile * TILE_ROWS;
-        (first, TILE_ROWS.min(self.x.tokens - first))
+        Tile { first, rows: TILE_ROWS.min(self.x.tokens - first) }
     }
 
     /// Lends what multiplies tiles by some neighbouring panels, of which it will meet `tiles`.
-    fn with_panels(&self, panels: Range<usize>, tiles: usize, use_it: impl FnOnce(&dyn Fn(Tile))) {
+    fn with_panels(
+        &self,
+        panels: Range<usize>,
+        tiles: usize,
+        use_it: impl FnOnce(&dyn Fn(Tile, Destination)),
+    ) {
         match (self.part.folded(), self.part.element) {
             (Some(folded), _) => self.with_folded(folded, panels, tiles, use_it),
             (None, ElementType::F32) => self.with_floats::<f32>(panels, blocked_tile_f32, None, use_it),
@@ -220,18 +224,18 @@ impl Job<'_> {
         panels: Range<usize>,
         kernel: unsafe fn(Isa, TileArgs<W>),
         widen: Option<Widen<W>>,
-        use_it: impl FnOnce(&dyn Fn(Tile)),
+        use_it: impl FnOnce(&dyn Fn(Tile, Destination)),
     ) {
         let weights = self.panels(panels.clone());
         match widen {
             Some(widen) => self.with_wide(
                 // SAFETY: `weights` is a panel of `depth` columns, and so is `wide`.
                 |wide| unsafe { widen(self.isa, weights, wide) },
-                |wide| use_it(&|tile| self.tile(wide, widened_tile, tile)),
+                |wide| use_it(&|tile, to| self.tile(wide, widened_tile, tile, to)),
             ),
             None => {
                 let weights = Neighbours::new(self.isa, weights, panels.len());
-                use_it(&|tile| self.tile(weights, kernel, tile));
+                use_it(&|tile, to| self.tile(weights, kernel, tile, to));
             }
         }
     }
@@ -241,22 +245,24 @@ impl Job<'_> {
         folded: &Folded,
         panels: Range<usize>,
         tiles: usize,
-        use_it: impl FnOnce(&dyn Fn(Tile)),
+        use_it: impl FnOnce(&dyn Fn(Tile, Destination)),
     ) {
         let weights = self.panels(panels.clone());
         let notes = [folded.notes(panels.start), folded.notes(panels.end - 1)];
         let neighbours = Neighbours::new(self.isa, weights, panels.len());
         if tiles == 1 && self.x.tokens <= folded_rows(self.isa) {
             // SAFETY: as in `tile`, with folded panels.
-            return use_it(&|tile| unsafe { folded_tile(self.isa, self.args(neighbours, tile), notes) });
+            return use_it(&|tile, to| unsafe {
+                folded_tile(self.isa, self.args(neighbours, tile, to), notes)
+            });
         }
         self.with_wide(
             |wide| widen_folded(self.isa, weights, notes[0], wide),
             |wide| {
-                use_it(&|tile| {
-                    self.tile(wide, widened_tile, tile);
+                use_it(&|tile, to| {
+                    self.tile(wide, widened_tile, tile, to);
                     // SAFETY: as in `tile`.
-                    unsafe { notes[0].add(self.args(neighbours, tile), 0) };
+                    unsafe { notes[0].add(self.args(neighbours, tile, to), 0) };
                 });
             },
         );
@@ -266,12 +272,13 @@ impl Job<'_> {
         &self,
         panels: Range<usize>,
         kernel: unsafe fn(Isa, QuantizedTile),
-        use_it: impl FnOnce(&dyn Fn(Tile)),
+        use_it: impl FnOnce(&dyn Fn(Tile, Destination)),
     ) {
         let (rows, depth) = (self.x.quantized(), self.x.depth);
         let panels = Neighbours::new(self.isa, self.panels(panels.clone()), panels.len());
-        use_it(&|Tile { first, rows: count, out, out_row }| {
-            let args = QuantizedTile { rows: count, depth, x: rows.tile(first), panels, out, out_row };
+        use_it(&|tile, Destination { out, out_row }| {
+            let args =
+                QuantizedTile { rows: tile.rows, depth, x: rows.tile(tile.first), panels, out, out_row };
             // SAFETY: x holds these rows of `depth` columns, the panels have as many, out has room.
             unsafe { kernel(self.isa, args) };
         });
@@ -286,13 +293,19 @@ impl Job<'_> {
         WIDE.with_borrow_mut(|panels| panels.push(wide));
     }
 
-    fn args<W>(&self, panels: Neighbours<W>, tile: Tile) -> TileArgs<W> {
-        self.x.floats().args(self.x.depth, panels, tile)
+    fn args<W>(&self, panels: Neighbours<W>, tile: Tile, to: Destination) -> TileArgs<W> {
+        self.x.floats().args(self.x.depth, panels, tile, to)
     }
 
-    fn tile<W>(&self, panels: Neighbours<W>, kernel: unsafe fn(Isa, TileArgs<W>), tile: Tile) {
+    fn tile<W>(
+        &self,
+        panels: Neighbours<W>,
+        kernel: unsafe fn(Isa, TileArgs<W>),
+        tile: Tile,
+        to: Destination,
+    ) {
         // SAFETY: x has the tile's rows of `depth`, and the panel as many columns; out has room.
-        unsafe { kernel(self.isa, self.args(panels, tile)) };
+        unsafe { kernel(self.isa, self.args(panels, tile, to)) };
     }
 
     /// Some of the part's panels, one after another.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::PANEL;
 use super::threads::SharedSlice;
-use super::tile::Tile;
+use super::tile::{Destination, Tile};
 
 /// The most rows that any kernel multiplies at a time, each by a panel.
 const MOST_ROWS: usize = 32;
@@ -30,16 +30,17 @@ impl Output<'_> {
     ///
     /// # Safety
     /// No two threads may be at the same rows of the same panel.
-    pub unsafe fn tile(&self, panels: Range<usize>, first: usize, rows: usize, compute: impl FnOnce(Tile)) {
+    pub unsafe fn tile(&self, panels: Range<usize>, tile: Tile, compute: impl FnOnce(Tile, Destination)) {
+        let Tile { first, rows } = tile;
         let at = first * self.columns + self.first_column + panels.start * PANEL;
         let (left, whole) = (self.width - panels.start * PANEL, panels.len() * PANEL);
         if left >= whole {
             // SAFETY: in the slice, which is [tokens][columns].
             let out = unsafe { self.out.start().add(at) }.cast();
-            return compute(Tile { first, rows, out, out_row: self.columns });
+            return compute(tile, Destination { out, out_row: self.columns });
         }
         let mut products = [0f32; MOST_ROWS * PANEL];
-        compute(Tile { first, rows, out: products.as_mut_ptr(), out_row: whole });
+        compute(tile, Destination { out: products.as_mut_ptr(), out_row: whole });
         for (row, products) in products.chunks_exact(whole).take(rows).enumerate() {
             // SAFETY: the caller's promise.
             let out = unsafe { self.out.part(at + row * self.columns, left) };

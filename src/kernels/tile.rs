@@ -107,11 +107,19 @@ impl Element for half::f16 {
     }
 }
 
-/// Some rows of x, and where their products with a panel go: `[rows]` of 32, `out_row` apart.
+/// Some rows of x.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub first: usize,
     pub rows: usize,
+}
+
+/// Where a tile's products with a panel go: `[rows]` of 32, `out_row` apart.
+///
+/// Apart from [`Tile`], since each of the two is passed in registers. Both in one would go through memory, and whoever
+/// reads it wait for the products of the tile before, which are on their way there.
+#[derive(Clone, Copy)]
+pub(super) struct Destination {
     pub out: *mut f32,
     pub out_row: usize,
 }

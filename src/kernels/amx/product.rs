@@ -16,7 +16,7 @@ use std::ops::Range;
 use super::super::Pool;
 use super::super::folded_panel::QUAD;
 use super::super::output::Output;
-use super::super::tile::Tile;
+use super::super::tile::{Destination, Tile};
 use super::pieces::{Columns, Line, PiecedRows, STEP, fill, fill_quad, lines_of};
 use super::{ROW_BYTES, ROWS, configure, tile_load, tile_multiply_bf16, tile_store, tile_zero};
 
@@ -80,14 +80,14 @@ impl Product<'_> {
                     }
                 }
                 for first in (0..self.tokens).step_by(2 * ROWS) {
-                    let rows = (self.tokens - first).min(2 * ROWS);
+                    let tile = Tile { first, rows: (self.tokens - first).min(2 * ROWS) };
                     for (panel, planes) in panels.clone().zip(planes.chunks_exact(lines)) {
                         // SAFETY: rows in pieces prove that there is AMX; x has these rows, of as many
                         // columns as the panel; each panel belongs to one task.
                         unsafe {
-                            self.output.tile(panel..panel + 1, first, rows, |tile| match rows > ROWS {
-                                true => filled::<C, true>(&order, planes, self.x, tile),
-                                false => filled::<C, false>(&order, planes, self.x, tile),
+                            self.output.tile(panel..panel + 1, tile, |tile, to| match tile.rows > ROWS {
+                                true => filled::<C, true>(&order, planes, self.x, tile, to),
+                                false => filled::<C, false>(&order, planes, self.x, tile, to),
                             });
                         }
                     }
@@ -187,10 +187,10 @@ impl Product<'_> {
                     next_step!();
                 }
             }
-            self.output.tile(panel..panel + 1, 0, rows, |tile| {
-                let apart = tile.out_row * size_of::<f32>();
-                tile_store!(0, tile.out, apart);
-                tile_store!(1, tile.out.add(ROWS), apart);
+            self.output.tile(panel..panel + 1, Tile { first: 0, rows }, |_, Destination { out, out_row }| {
+                let apart = out_row * size_of::<f32>();
+                tile_store!(0, out, apart);
+                tile_store!(1, out.add(ROWS), apart);
             });
         }
     }
@@ -212,7 +212,13 @@ fn with_planes(lines: usize, work: impl FnOnce(&mut [Line])) {
 /// One or two tiles of rows times a panel whose planes are there, in the `order` of its steps. Tiles 0 to 3
 /// are sums, 4 and 5 rows, 6 and 7 the halves of a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn filled<C: Columns, const TWO: bool>(order: &C, planes: &[Line], x: &PiecedRows, tile: Tile) {
+unsafe fn filled<C: Columns, const TWO: bool>(
+    order: &C,
+    planes: &[Line],
+    x: &PiecedRows,
+    tile: Tile,
+    to: Destination,
+) {
     let first = tile.rows.min(ROWS);
     let second = if TWO { tile.rows - ROWS } else { first };
     let (a, b) = (first as u8, second as u8);
@@ -286,11 +292,11 @@ unsafe fn filled<C: Columns, const TWO: bool>(order: &C, planes: &[Line], x: &Pi
             }
         }
     }
-    let apart = tile.out_row * size_of::<f32>();
-    tile_store!(0, tile.out, apart);
-    tile_store!(1, tile.out.add(ROWS), apart);
+    let apart = to.out_row * size_of::<f32>();
+    tile_store!(0, to.out, apart);
+    tile_store!(1, to.out.add(ROWS), apart);
     if TWO {
-        let out = tile.out.add(ROWS * tile.out_row);
+        let out = to.out.add(ROWS * to.out_row);
         tile_store!(2, out, apart);
         tile_store!(3, out.add(ROWS), apart);
     }
