@@ -45,8 +45,10 @@ pub fn gated(isa: Isa, pool: &Pool, activation: Activation, gate_up: &[f32], wid
     unsafe { written(gate_up.len() / 2, write) }
 }
 
-/// What writes `activation(gate) · up` of slices that are equally long.
-pub(super) fn gate_row(activation: Activation) -> unsafe fn(Isa, &[f32], &[f32], &mut [MaybeUninit<f32>]) {
+/// Writes `activation(gate) · up` of the gate's values and up's; the three slices are equally long.
+pub(super) type GateRow = unsafe fn(Isa, &[f32], &[f32], &mut [MaybeUninit<f32>]);
+
+pub(super) fn gate_row(activation: Activation) -> GateRow {
     match activation {
         Activation::Silu => silu_gate_row,
         Activation::Gelu => gelu_gate_row,

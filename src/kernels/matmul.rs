@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::activation::{Activation, gate_row, gated};
+use super::activation::{Activation, GateRow, gate_row, gated};
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 pub use super::element::ElementType;
@@ -131,6 +131,9 @@ impl<'a> Rows<'a> {
 /// cache of a core holds.
 const ROWS_AT_A_TIME: usize = 1280 << 10;
 
+/// Tiles that meet a gate's panel before they meet up's: the first cache holds the one or the other.
+const GATED_TILES: usize = 4;
+
 /// Turns a panel into one of f32 that is [widened](super::tile::widened).
 type Widen<W> = unsafe fn(Isa, &[W], &mut [f32]);
 
@@ -165,25 +168,43 @@ impl Job<'_> {
             let up_panels = panels.start + gate_panels..panels.end + gate_panels;
             self.with_panels(panels.clone(), tiles.len(), |gate| {
                 self.with_panels(up_panels, tiles.len(), |up| {
-                    for tile in tiles.clone() {
-                        let tile = self.rows_of(tile);
-                        let mut products = [[0f32; TILE_ROWS * PANEL]; 2];
-                        for (products, compute) in products.iter_mut().zip([gate, up]) {
-                            compute(tile, Destination { out: products.as_mut_ptr(), out_row: PANEL });
-                        }
-                        let mut activated = [MaybeUninit::uninit(); TILE_ROWS * PANEL];
-                        let [gate, up] = products.each_ref().map(|products| &products[..tile.rows * PANEL]);
-                        let activated = &mut activated[..tile.rows * PANEL];
-                        // SAFETY: the slices are equally long; a task owns its panel's columns of its tiles'
-                        // rows.
-                        unsafe {
-                            activate(self.isa, gate, up, activated);
-                            self.output.put(panels.start, tile.first, activated.assume_init_ref());
-                        }
+                    for first in tiles.clone().step_by(GATED_TILES) {
+                        let some = first..tiles.end.min(first + GATED_TILES);
+                        self.gate_some(some, panels.start, [gate, up], activate);
                     }
                 });
             });
         });
+    }
+
+    /// The products of some tiles with a gate's panel and up's, at most [`GATED_TILES`].
+    fn gate_some(
+        &self,
+        tiles: Range<usize>,
+        panel: usize,
+        gate_and_up: [&dyn Fn(Tile, Destination); 2],
+        activate: GateRow,
+    ) {
+        const MOST: usize = GATED_TILES * TILE_ROWS * PANEL;
+        let mut products = [MaybeUninit::<[f32; MOST]>::uninit(); 2];
+        let first = tiles.start * TILE_ROWS;
+        for (products, compute) in products.iter_mut().zip(gate_and_up) {
+            for tile in tiles.clone().map(|tile| self.rows_of(tile)) {
+                let out = products.as_mut_ptr().cast::<f32>().wrapping_add((tile.first - first) * PANEL);
+                compute(tile, Destination { out, out_row: PANEL });
+            }
+        }
+        let values = (self.x.tokens.min(tiles.end * TILE_ROWS) - first) * PANEL;
+        let mut activated = [MaybeUninit::uninit(); MOST];
+        let activated = &mut activated[..values];
+        // SAFETY: the products of all these rows have been written, and the slices are equally long; a task owns
+        // its panel's columns of its tiles' rows.
+        unsafe {
+            let [gate, up] =
+                products.each_ref().map(|of| std::slice::from_raw_parts(of.as_ptr().cast(), values));
+            activate(self.isa, gate, up, activated);
+            self.output.put(panel, first, activated.assume_init_ref());
+        }
     }
 
     /// The rows of a tile.
