@@ -97,6 +97,7 @@ pub fn gated_matmul(
 struct Rows<'a> {
     tokens: usize,
     depth: usize,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     input: &'a [f32],
     /// For tiles of weights that are not quantised.
     floats: Option<FloatRows<'a>>,
