@@ -9,7 +9,7 @@ use attend::kernels::activation::{self, Activation};
 use attend::kernels::attention::{Queries, attend};
 use attend::kernels::cache::{Cache, CacheShape, CacheType};
 use attend::kernels::elementwise::RotaryLayout;
-use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, matmul};
+use attend::kernels::matmul::{ElementType, PackedMatrix, RawMatrix, gated_matmul, matmul};
 use attend::kernels::norm::{self, NormArgs, NormKind};
 use attend::kernels::stream::{Block, Way, read_all};
 use attend::kernels::threads::available_threads;
@@ -112,6 +112,29 @@ fn products(criterion: &mut Criterion) {
         }
         group.finish();
     }
+}
+
+/// A gate and up of a prompt, whose products meet in the cache, and as a product and an activation behind it.
+fn gated_products(criterion: &mut Criterion) {
+    const TOKENS: usize = 512;
+    let (isa, pool) = best();
+    let raw = matrix(2 * INTERMEDIATE, HIDDEN);
+    let mut group = criterion.benchmark_group(format!("gated/{TOKENS}x{HIDDEN}x{INTERMEDIATE}"));
+    group.throughput(Throughput::Elements((2 * TOKENS * HIDDEN * 2 * INTERMEDIATE) as u64));
+    let input = values(TOKENS * HIDDEN);
+    for element in [ElementType::F32, ElementType::F16, ElementType::Q8_0] {
+        let weights = PackedMatrix::pack(&pool, std::slice::from_ref(&raw), &[element]).unwrap();
+        group.bench_function(format!("{element}, together"), |b| {
+            b.iter(|| gated_matmul(isa, &pool, &weights, Activation::Silu, black_box(&input)));
+        });
+        group.bench_function(format!("{element}, apart"), |b| {
+            b.iter(|| {
+                let products = matmul(isa, &pool, &weights, black_box(&input));
+                activation::gated(isa, &pool, Activation::Silu, &products, INTERMEDIATE)
+            });
+        });
+    }
+    group.finish();
 }
 
 fn attention(criterion: &mut Criterion) {
@@ -219,6 +242,6 @@ fn short() -> Criterion {
 criterion_group!(
     name = benches;
     config = short();
-    targets = regions, reading, packing, preparing, products, attention, rest
+    targets = regions, reading, packing, preparing, products, gated_products, attention, rest
 );
 criterion_main!(benches);
