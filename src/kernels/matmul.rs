@@ -4,9 +4,9 @@
 //! multiplies any number of rows by it. With one row (a generated token) the time goes into
 //! reading the weights once, in one sequential stream a thread or two; with many (a prompt) into
 //! arithmetic, twelve rows at a time, for which weights of 16 bits are widened to f32 a panel at a
-//! time. bf16 is [folded](super::folded_panel) into 12 bits. Where there is [AMX](super::amx), it
-//! multiplies weights of 16 and 32 bits. Quantised weights meet activations that are
-//! [quantised](super::quantized_rows) too.
+//! time, and a gate's products meet up's before either reaches memory ([`gated_matmul`]). bf16 is
+//! [folded](super::folded_panel) into 12 bits. Where there is [AMX](super::amx), it multiplies weights of
+//! 16 and 32 bits. Quantised weights meet activations that are [quantised](super::quantized_rows) too.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -223,14 +223,12 @@ impl Job<'_> {
     ) {
         match (self.part.folded(), self.part.element) {
             (Some(folded), _) => self.with_folded(folded, panels, tiles, use_it),
-            (None, ElementType::F32) => self.with_floats::<f32>(panels, blocked_tile_f32, None, use_it),
+            (None, ElementType::F32) => self.with_floats(panels, tiles, blocked_tile_f32, None, use_it),
             (None, ElementType::Bf16) => {
-                let widen: Option<Widen<_>> = (tiles > 1).then_some(widen_bf16);
-                self.with_floats(panels, blocked_tile_bf16, widen, use_it);
+                self.with_floats(panels, tiles, blocked_tile_bf16, Some(widen_bf16), use_it);
             }
             (None, ElementType::F16) => {
-                let widen: Option<Widen<_>> = (tiles > 1).then_some(widen_f16);
-                self.with_floats(panels, blocked_tile_f16, widen, use_it);
+                self.with_floats(panels, tiles, blocked_tile_f16, Some(widen_f16), use_it);
             }
             (None, ElementType::Q8_0) => self.with_quantized(panels, tile_q8_0, use_it),
             (None, ElementType::Q4_0) => self.with_quantized(panels, tile_q4_0, use_it),
@@ -240,22 +238,23 @@ impl Job<'_> {
         }
     }
 
-    /// Panels of 16 or 32 bits, which are widened once, instead of by each of several tiles.
+    /// Panels of 16 or 32 bits, of which those of 16 are widened once, instead of by each of several tiles.
     fn with_floats<W: PanelValue>(
         &self,
         panels: Range<usize>,
+        tiles: usize,
         kernel: unsafe fn(Isa, TileArgs<W>),
         widen: Option<Widen<W>>,
         use_it: impl FnOnce(&dyn Fn(Tile, Destination)),
     ) {
         let weights = self.panels(panels.clone());
         match widen {
-            Some(widen) => self.with_wide(
+            Some(widen) if tiles > 1 => self.with_wide(
                 // SAFETY: `weights` is a panel of `depth` columns, and so is `wide`.
                 |wide| unsafe { widen(self.isa, weights, wide) },
                 |wide| use_it(&|tile, to| self.tile(wide, widened_tile, tile, to)),
             ),
-            None => {
+            _ => {
                 let weights = Neighbours::new(self.isa, weights, panels.len());
                 use_it(&|tile, to| self.tile(weights, kernel, tile, to));
             }
