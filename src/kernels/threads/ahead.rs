@@ -6,7 +6,7 @@
 //! asked for it may leave out, and AMD's do while much else is on the way.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::shares::border;
@@ -19,9 +19,10 @@ const STEP: usize = 512;
 const CACHE_LINE: usize = 64;
 
 /// Memory of which each task of a region reads a piece. It is not kept from being dropped.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Stretch {
     memory: Weak<Memory>,
+    bytes: usize,
     pieces: usize,
 }
 
@@ -31,46 +32,63 @@ struct Order {
     stretches: Vec<Stretch>,
     /// The place of the one that was read last.
     last: usize,
+    /// How often something was read.
+    number: u32,
 }
 
-impl Order {
-    /// The place behind another; the first is behind the last.
-    fn behind(&self, place: usize) -> usize {
-        if place + 1 < self.stretches.len() { place + 1 } else { 0 }
-    }
+/// The place behind another of so many; the first is behind the last.
+fn behind(place: usize, places: usize) -> usize {
+    if place + 1 < places { place + 1 } else { 0 }
 }
 
 /// In which order memory is read, and so what comes next.
 #[derive(Default)]
 pub(super) struct Ahead {
-    order: Mutex<Order>,
-    /// How often something was read.
-    number: AtomicUsize,
+    /// Who reads ahead looks here only when it has changed: a lock that two threads take by turns costs both.
+    order: Apart<Mutex<Order>>,
+    /// How often the order has changed.
+    changes: AtomicUsize,
+    /// How often something was read, in the upper half, and the place of what was read last.
+    last: AtomicU64,
 }
+
+/// In cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
 
 impl Ahead {
     /// The region that opens now reads this memory, each of its tasks one of so many equal pieces.
     pub fn reads(&self, memory: &Arc<Memory>, pieces: usize) {
-        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut order = self.order.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Order { stretches, last, number } = &mut *order;
         let is = |stretch: &Stretch| std::ptr::eq(stretch.memory.as_ptr(), &**memory);
-        let expected = order.behind(order.last);
-        order.last = match order.stretches.get(expected) {
+        let expected = behind(*last, stretches.len());
+        *last = match stretches.get(expected) {
             Some(stretch) if is(stretch) => expected,
-            _ => order.stretches.iter().position(is).unwrap_or_else(|| {
-                order.stretches.retain(|stretch| stretch.memory.strong_count() > 0);
-                order.stretches.push(Stretch { memory: Arc::downgrade(memory), pieces });
-                order.stretches.len() - 1
+            _ => stretches.iter().position(is).unwrap_or_else(|| {
+                stretches.retain(|stretch| stretch.memory.strong_count() > 0);
+                let (bytes, memory) = (memory.len(), Arc::downgrade(memory));
+                stretches.push(Stretch { memory, bytes, pieces });
+                self.changes.fetch_add(1, Ordering::Relaxed);
+                stretches.len() - 1
             }),
         };
-        self.number.fetch_add(1, Ordering::Relaxed);
+        *number = number.wrapping_add(1);
+        self.last.store(u64::from(*number) << 32 | *last as u64, Ordering::Release);
     }
 }
 
 /// How far a thread has read ahead.
 #[derive(Default)]
 pub(super) struct Done {
-    number: usize,
-    memory: Weak<Memory>,
+    /// The order as it was after so many changes.
+    stretches: Vec<Stretch>,
+    changes: usize,
+    /// What was read last when it was looked for.
+    last: u64,
+    /// The place of what comes next, and what is left to read of it.
+    next: usize,
     at: usize,
     end: usize,
 }
@@ -78,20 +96,30 @@ pub(super) struct Done {
 impl Done {
     /// Goes on with what comes next, as it is known now, in a thread's share of it.
     pub fn go_on<'a>(&'a mut self, ahead: &Ahead, thread: usize, threads: usize) -> Reading<'a> {
-        let number = ahead.number.load(Ordering::Relaxed);
-        if number != self.number
-            && let Ok(order) = ahead.order.try_lock()
-        {
-            let next = order.stretches.get(order.behind(order.last)).cloned();
-            drop(order);
-            let Stretch { memory, pieces } = next.unwrap_or_default();
-            let bytes = memory.upgrade().map_or(0, |memory| memory.len());
-            let place = |thread| bytes / pieces.max(1) * border(pieces, thread, threads);
-            let at = place(thread) & !(CACHE_LINE - 1);
-            *self = Done { number, memory, at, end: place(thread + 1).min(at + MOST) };
+        let last = ahead.last.load(Ordering::Acquire);
+        if last != self.last && self.is_up_to_date(ahead) {
+            self.last = last;
+            self.next = behind(last as u32 as usize, self.stretches.len());
+            (self.at, self.end) = self.stretches.get(self.next).map_or((0, 0), |stretch| {
+                let of_piece = stretch.bytes / stretch.pieces.max(1);
+                let place = |thread| of_piece * border(stretch.pieces, thread, threads);
+                let at = place(thread) & !(CACHE_LINE - 1);
+                (at, place(thread + 1).min(at + MOST))
+            });
         }
-        let memory = if self.at < self.end { self.memory.upgrade() } else { None };
-        Reading { memory, done: self }
+        let next = self.stretches.get(self.next).filter(|_| self.at < self.end);
+        Reading { memory: next.and_then(|next| next.memory.upgrade()), done: self }
+    }
+
+    /// Looks at the order if it has changed, unless somebody else is at it.
+    fn is_up_to_date(&mut self, ahead: &Ahead) -> bool {
+        let changes = ahead.changes.load(Ordering::Relaxed);
+        if changes != self.changes {
+            let Ok(order) = ahead.order.0.try_lock() else { return false };
+            self.changes = ahead.changes.load(Ordering::Relaxed);
+            self.stretches.clone_from(&order.stretches);
+        }
+        true
     }
 }
 
