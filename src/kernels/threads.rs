@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use ahead::{Ahead, Done};
 pub use shared_rows::{ClaimedRow, SharedRows};
-use shares::Shares;
+use shares::{Shares, in_chunks};
 
 use super::memory::Memory;
 
@@ -40,6 +40,11 @@ const GENERATION: u64 = 1 << 16;
 
 /// Called with the number of the thread: 0 is the region's caller.
 type Region = *const (dyn Fn(usize) + Sync);
+
+/// In a cache line of its own: two, for CPUs that fetch lines in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct OwnLines<T>(T);
 
 struct Shared {
     /// Number of the region, whether it is open, and how many workers are inside.
@@ -204,7 +209,7 @@ impl Pool {
     /// As [`for_each`](Pool::for_each), or if `few` is 0.
     pub fn for_each_few(&self, count: usize, few: usize, tasks: impl Fn(Range<usize>) + Sync) {
         if self.workers.is_empty() {
-            return (0..count).step_by(few).for_each(|first| tasks(first..count.min(first + few)));
+            return in_chunks(0..count, few, &tasks);
         }
         assert!(u32::try_from(count).is_ok(), "too many tasks");
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);

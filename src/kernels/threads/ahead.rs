@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::OwnLines;
 use super::shares::border;
 use crate::kernels::memory::Memory;
 
@@ -26,45 +27,37 @@ struct Stretch {
     pieces: usize,
 }
 
-#[derive(Default)]
-struct Order {
-    /// In the order in which they were read when they came for the first time.
-    stretches: Vec<Stretch>,
-    /// The place of the one that was read last.
-    last: usize,
-    /// How often something was read.
-    number: u32,
-}
-
 /// The place behind another of so many; the first is behind the last.
 fn behind(place: usize, places: usize) -> usize {
     if place + 1 < places { place + 1 } else { 0 }
 }
 
+/// The place in [`Ahead::last`].
+fn place(last: u64) -> usize {
+    last as u32 as usize
+}
+
 /// In which order memory is read, and so what comes next.
 #[derive(Default)]
 pub(super) struct Ahead {
-    /// Who reads ahead looks here only when it has changed: a lock that two threads take by turns costs both.
-    order: Apart<Mutex<Order>>,
+    /// In the order in which they were read when they came for the first time. Who reads ahead looks here only
+    /// when it has changed: a lock that two threads take by turns costs both.
+    order: OwnLines<Mutex<Vec<Stretch>>>,
     /// How often the order has changed.
     changes: AtomicUsize,
-    /// How often something was read, in the upper half, and the place of what was read last.
+    /// How often something was read, in the upper half, and the place of what was read last: written under the
+    /// order's lock.
     last: AtomicU64,
 }
-
-/// In cache lines of its own.
-#[derive(Default)]
-#[repr(align(128))]
-struct Apart<T>(T);
 
 impl Ahead {
     /// The region that opens now reads this memory, each of its tasks one of so many equal pieces.
     pub fn reads(&self, memory: &Arc<Memory>, pieces: usize) {
-        let mut order = self.order.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Order { stretches, last, number } = &mut *order;
+        let mut stretches = self.order.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last.load(Ordering::Relaxed);
         let is = |stretch: &Stretch| std::ptr::eq(stretch.memory.as_ptr(), &**memory);
-        let expected = behind(*last, stretches.len());
-        *last = match stretches.get(expected) {
+        let expected = behind(place(last), stretches.len());
+        let now = match stretches.get(expected) {
             Some(stretch) if is(stretch) => expected,
             _ => stretches.iter().position(is).unwrap_or_else(|| {
                 stretches.retain(|stretch| stretch.memory.strong_count() > 0);
@@ -74,8 +67,7 @@ impl Ahead {
                 stretches.len() - 1
             }),
         };
-        *number = number.wrapping_add(1);
-        self.last.store(u64::from(*number) << 32 | *last as u64, Ordering::Release);
+        self.last.store(((last >> 32) + 1) << 32 | now as u64, Ordering::Release);
     }
 }
 
@@ -99,12 +91,12 @@ impl Done {
         let last = ahead.last.load(Ordering::Acquire);
         if last != self.last && self.is_up_to_date(ahead) {
             self.last = last;
-            self.next = behind(last as u32 as usize, self.stretches.len());
+            self.next = behind(place(last), self.stretches.len());
             (self.at, self.end) = self.stretches.get(self.next).map_or((0, 0), |stretch| {
                 let of_piece = stretch.bytes / stretch.pieces.max(1);
-                let place = |thread| of_piece * border(stretch.pieces, thread, threads);
-                let at = place(thread) & !(CACHE_LINE - 1);
-                (at, place(thread + 1).min(at + MOST))
+                let start = |thread| of_piece * border(stretch.pieces, thread, threads);
+                let at = start(thread) & !(CACHE_LINE - 1);
+                (at, start(thread + 1).min(at + MOST))
             });
         }
         let next = self.stretches.get(self.next).filter(|_| self.at < self.end);
@@ -117,7 +109,7 @@ impl Done {
         if changes != self.changes {
             let Ok(order) = ahead.order.0.try_lock() else { return false };
             self.changes = ahead.changes.load(Ordering::Relaxed);
-            self.stretches.clone_from(&order.stretches);
+            self.stretches.clone_from(&order);
         }
         true
     }

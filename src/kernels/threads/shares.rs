@@ -5,10 +5,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A thread's tasks that are left: the first in the low half, the end in the high one. In a cache line
-/// of its own (two, for CPUs that fetch lines in pairs).
-#[repr(align(128))]
-struct Share(AtomicU64);
+use super::OwnLines;
+
+/// A thread's tasks that are left: the first in the low half, the end in the high one.
+type Share = OwnLines<AtomicU64>;
 
 fn pack(first: u32, end: u32) -> u64 {
     u64::from(end) << 32 | u64::from(first)
@@ -16,6 +16,11 @@ fn pack(first: u32, end: u32) -> u64 {
 
 fn unpack(share: u64) -> (u32, u32) {
     (share as u32, (share >> 32) as u32)
+}
+
+/// Does some neighbouring tasks, up to `chunk` at a time.
+pub(super) fn in_chunks(some: Range<usize>, chunk: usize, tasks: &impl Fn(Range<usize>)) {
+    some.clone().step_by(chunk).for_each(|first| tasks(first..some.end.min(first + chunk)));
 }
 
 /// The tasks of one region.
@@ -30,7 +35,7 @@ pub(super) fn border(tasks: usize, thread: usize, threads: usize) -> usize {
 
 impl Shares {
     pub(super) fn new(threads: usize) -> Shares {
-        let shares = (0..threads).map(|_| Share(AtomicU64::new(0))).collect();
+        let shares = (0..threads).map(|_| Share::default()).collect();
         Shares { shares }
     }
 
@@ -47,12 +52,8 @@ impl Shares {
     /// `own` first.
     pub(super) fn work(&self, own: usize, chunk: u32, tasks: &(impl Fn(Range<usize>) + Sync)) {
         loop {
-            while let Some((mut first, end)) = self.take(own, chunk) {
-                while first < end {
-                    let next = end.min(first + chunk);
-                    tasks(first as usize..next as usize);
-                    first = next;
-                }
+            while let Some((first, end)) = self.take(own, chunk) {
+                in_chunks(first as usize..end as usize, chunk as usize, tasks);
             }
             if !self.steal(own, chunk) {
                 return;
